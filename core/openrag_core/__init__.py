@@ -1,2 +1,65 @@
-"""Open-RAG."""
-__version__ = "0.1.0.dev0"
+"""Open-RAG: adaptive retrieval and self-critique over a mixture-of-experts generator.
+
+Importing this package loads the formulas and the pipeline, on the standard library alone. Models
+live in `openrag_core.model`, the index in `openrag_core.retrieval`; `openrag_core.build` puts a
+ready pipeline together from settings.
+"""
+
+from openrag_core.errors import (
+    CheckpointError,
+    ConfigError,
+    DocumentError,
+    IndexLockedError,
+    IndexMismatchError,
+    IndexNotFoundError,
+    IndexUnreachableError,
+    MissingExtraError,
+    OpenRAGError,
+    PassageIndexError,
+    QuestionError,
+    ReflectionError,
+    RerankerError,
+    WeightsNotInstalledError,
+)
+from openrag_core.gate import Gate, f_meanp, f_minp, f_ret
+from openrag_core.pipeline import OpenRAG
+from openrag_core.ports import Generator, Reranker, Retriever
+from openrag_core.records import Answer, Candidate, Decision, Draft, Passage, Token, Written
+from openrag_core.reflection import PassageScore, ScoreWeights
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Answer",
+    "Candidate",
+    "CheckpointError",
+    "ConfigError",
+    "Decision",
+    "DocumentError",
+    "Draft",
+    "Gate",
+    "Generator",
+    "IndexLockedError",
+    "IndexMismatchError",
+    "IndexNotFoundError",
+    "IndexUnreachableError",
+    "MissingExtraError",
+    "OpenRAG",
+    "OpenRAGError",
+    "Passage",
+    "PassageIndexError",
+    "PassageScore",
+    "QuestionError",
+    "ReflectionError",
+    "Reranker",
+    "RerankerError",
+    "Retriever",
+    "ScoreWeights",
+    "Token",
+    "WeightsNotInstalledError",
+    "Written",
+    "__version__",
+    "f_meanp",
+    "f_minp",
+    "f_ret",
+]

@@ -16,7 +16,7 @@ from openrag_core.errors import ConfigError, QuestionError
 from openrag_core.gate import Gate
 from openrag_core.ports import Generator, Reranker, Retriever
 from openrag_core.records import Answer, Candidate, Decision, Draft, Passage
-from openrag_core.reflection import ScoreWeights
+from openrag_core.reflection import TRAINED_WEIGHTS, UNTRAINED_WEIGHTS, ScoreWeights
 from openrag_core.scoring import rank
 from openrag_core.verdict import Minima, conclude
 
@@ -43,7 +43,9 @@ class OpenRAG:
     """Passages that an answer is written from, one each; >= 1."""
     fetch_k: int = 20
     """Passages that a reranker chooses from; >= top_k. Without one, `top_k` are fetched."""
-    weights: ScoreWeights = field(default_factory=ScoreWeights)
+    weights: ScoreWeights | None = None
+    """Of the parts of a candidate's score. By default those of the released code; while the
+    model's reflection tokens are untrained, the rank of the passage alone counts."""
     min_relevance: float | None = None
     """A candidate of lower relevance is not believed. By default 0.5 for the model's own
     judgement, in its absence the reranker's minimum, and none for a bare retriever, whose scores
@@ -82,7 +84,7 @@ class OpenRAG:
         Raises:
             QuestionError: A question is blank, or longer than the model can hold.
         """
-        _check(questions)
+        check_questions(questions)
         clock = _Stopwatch()
         decided = list(zip(questions, self._decide(questions, clock), strict=True))
         reading = [question for question, (decision, _) in decided if decision.retrieve]
@@ -102,15 +104,22 @@ class OpenRAG:
 
     def answer_from(self, question: str, passages: Sequence[Passage]) -> Answer:
         """Answer one question from passages that are already found; the gate is not asked."""
-        _check([question])
+        check_questions([question])
         clock = _Stopwatch()
         candidates = self._read([question], [passages], clock)[0]
         decision = Decision(retrieve=True, mode="always")
-        return conclude(question, decision, None, candidates, self.minima, clock.seconds)
+        return conclude(
+            question=question,
+            decision=decision,
+            draft=None,
+            candidates=candidates,
+            minima=self.minima,
+            seconds=clock.seconds,
+        )
 
     def retrieve(self, question: str) -> list[Passage]:
         """The passages that an answer to the question would be written from, best first."""
-        _check([question])
+        check_questions([question])
         return self._find([question], _Stopwatch())[0]
 
     @property
@@ -129,9 +138,9 @@ class OpenRAG:
         self, questions: Sequence[str], clock: _Stopwatch
     ) -> list[tuple[Decision, Draft | None]]:
         """The gate's decision on each question, with the draft where one had to be written."""
+        if self.gate.mode == "always":
+            return [(Decision(retrieve=True, mode="always"), None) for _ in questions]
         with clock("draft"):
-            if self.gate.mode == "always":
-                return [(Decision(retrieve=True, mode="always"), None) for _ in questions]
             if self.gate.mode == "f_ret":
                 asked = self.generator.request(questions)
                 decisions = [self.gate.by_request(logprobs) for logprobs in asked]
@@ -158,14 +167,22 @@ class OpenRAG:
         self, questions: Sequence[str], passages: Sequence[Sequence[Passage]], clock: _Stopwatch
     ) -> list[tuple[Candidate, ...]]:
         """The candidates of each question, best first."""
+        if not questions:
+            return []
         with clock("write"):
             written = self.generator.write(questions, passages)
         with clock("score"):
             trained = self.generator.reflection_trained
-            return [rank(own, self.weights, reflection_trained=trained) for own in written]
+            weights = self.weights or (TRAINED_WEIGHTS if trained else UNTRAINED_WEIGHTS)
+            return [rank(own, weights, reflection_trained=trained) for own in written]
 
 
-def _check(questions: Sequence[str]) -> None:
+def check_questions(questions: Sequence[str]) -> None:
+    """Refuse blank questions.
+
+    Raises:
+        QuestionError: One is blank.
+    """
     if not all(question.strip() for question in questions):
         raise QuestionError("the question is empty: ask something")
 

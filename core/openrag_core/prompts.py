@@ -116,7 +116,7 @@ def token_id(tokenizer: PreTrainedTokenizerBase, token: str) -> int:
     Raises:
         ConfigError: The tokenizer does not have it.
     """
-    found = tokenizer.get_added_vocab().get(token)
+    found: int | None = tokenizer.get_added_vocab().get(token)
     if found is None:
         raise ConfigError(f"the tokenizer has no token {token!r}: upcycle the model first")
     return found

@@ -79,6 +79,12 @@ class ScoreWeights:
     """Of the sequence probability; 0 leaves it out."""
 
 
+TRAINED_WEIGHTS = ScoreWeights()
+UNTRAINED_WEIGHTS = ScoreWeights(seq=0.0)
+"""While reflection tokens are untrained, passages alone rank: a small model is as sure of what it
+makes up as of what it reads (measured in docs/log.md)."""
+
+
 @dataclass(frozen=True, slots=True)
 class PassageScore:
     """How good the answer written from one passage is; every field is dimensionless.

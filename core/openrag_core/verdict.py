@@ -26,6 +26,7 @@ class Minima:
 
 
 def conclude(
+    *,
     question: str,
     decision: Decision,
     draft: Draft | None,
@@ -49,7 +50,8 @@ def conclude(
         passages.
     """
     best = next(filter(minima.reached, candidates), None)
-    text, confidence, sources = NOT_TOLD, 0.0, ()
+    text, confidence = NOT_TOLD, 0.0
+    sources: tuple[Passage, ...] = ()
     if not decision.retrieve and draft is not None:
         text, confidence = draft.text.strip(), mean_probability(draft.tokens)
     elif best is not None:

@@ -12,7 +12,7 @@ from platformdirs import user_cache_dir
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from openrag_core.model.upcycle import add_reflection_tokens, upcycle
-from openrag_core.model.weights import GENERATOR
+from openrag_core.weights import GENERATOR
 
 _NAME = f"{GENERATOR.module}-{GENERATOR.version}-experts8x32-v1"  # a new layout takes a new name
 

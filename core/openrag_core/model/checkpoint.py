@@ -13,12 +13,12 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
-from openrag_core.errors import CheckpointError, ConfigError
+from openrag_core.compute import choose_device, choose_dtype
+from openrag_core.errors import CheckpointError
 from openrag_core.model.bundled import bundled_folder
 from openrag_core.model.published import is_published, load_published
 
 BUNDLED = "bundled"
-_DTYPES = ("float32", "float16", "bfloat16")
 
 
 def load(
@@ -44,10 +44,11 @@ def load(
         CheckpointError: There is no such checkpoint, or it is damaged.
         ConfigError: The dtype or the device is unknown.
     """
-    where = _device(device)
-    numbers = _dtype(dtype, where)
+    where = choose_device(device)
+    numbers = choose_dtype(dtype, where)
     folder = bundled_folder() if path_or_name == BUNDLED else _folder(path_or_name)
     config = _config(folder)
+    model: Any
     try:
         if is_published(config):
             model = load_published(folder, config, dtype=numbers)
@@ -81,23 +82,3 @@ def _config(folder: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise CheckpointError(f"{file}: holds no settings")
     return config
-
-
-def _device(device: str | torch.device | None) -> torch.device:
-    try:
-        return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    except RuntimeError as error:
-        raise ConfigError(f"device {device!r} is unknown: {error}") from error
-
-
-def _dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:
-    if dtype is None:
-        if device.type == "cuda":
-            native = torch.cuda.is_bf16_supported(including_emulation=False)
-        else:
-            native = any(torch.cpu.get_capabilities().get(k) for k in ("avx512_bf16", "amx_bf16"))
-        return torch.bfloat16 if native else torch.float32
-    name = str(dtype).removeprefix("torch.")
-    if name not in _DTYPES:
-        raise ConfigError(f"dtype must be one of {', '.join(_DTYPES)}; got {dtype!r}")
-    return getattr(torch, name)  # type: ignore[no-any-return]

@@ -9,7 +9,7 @@ from transformers import AutoConfig, PreTrainedConfig
 from openrag_core.errors import ConfigError
 
 
-class OpenRAGConfig(PreTrainedConfig):  # type: ignore[misc]
+class OpenRAGConfig(PreTrainedConfig):
     """Configuration of `OpenRAGForCausalLM`.
 
     Args:

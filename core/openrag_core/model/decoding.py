@@ -77,7 +77,7 @@ class GreedyDecoder:
         mask = [[0] * n + [1] * (width - n) for n in padding]
         device = self._model.device
         recorder = _Recorder(self._watch, self._banned)
-        sequences = self._model.generate(
+        sequences = self._model.generate(  # type: ignore[operator]  (typed as a module's attribute)
             input_ids=torch.tensor(rows, device=device),
             attention_mask=torch.tensor(mask, device=device),
             generation_config=GenerationConfig(
@@ -102,7 +102,7 @@ class GreedyDecoder:
         return next((n for n, id_ in enumerate(ids, start=1) if id_ in self._ends), len(ids))
 
 
-class _Recorder(LogitsProcessor):  # type: ignore[misc]
+class _Recorder(LogitsProcessor):
     """Keeps T x watched and T numbers of each row, where the scores would be T x vocabulary."""
 
     def __init__(self, watch: list[int], banned: list[int]) -> None:

@@ -142,9 +142,10 @@ class TransformersGenerator:
         return [(self._text(c.ids), self._tokens(c)) for c in self._decode(prompts, limit)]
 
     def _text(self, ids: list[int]) -> str:
-        return self.tokenizer.decode(
+        text = self.tokenizer.decode(
             ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
+        return str(text)
 
     def _tokens(self, continuation: Continuation) -> tuple[Token, ...]:
         return tuple(

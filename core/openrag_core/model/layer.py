@@ -68,8 +68,8 @@ class Experts(nn.Module):
             Shape (tokens, hidden).
         """
         hidden = functional.gelu(y @ self.down.flatten(0, 1).T)
-        hidden = hidden.unflatten(-1, self.down.shape[:2]) * weights.unsqueeze(-1)
-        return hidden.flatten(-2) @ self.up.flatten(0, 1)
+        weighted: Tensor = hidden.view(-1, *self.down.shape[:2]) * weights.unsqueeze(-1)
+        return weighted.flatten(-2) @ self.up.flatten(0, 1)
 
 
 class OpenRAGMLP(nn.Module):
@@ -116,4 +116,5 @@ class OpenRAGMLP(nn.Module):
             recorded.append(logits)
         chosen, experts = logits.topk(self.top_k, dim=-1)
         weights = torch.zeros_like(logits).scatter(-1, experts, chosen.softmax(dim=-1))
-        return y + self.scaling * self.experts(y.flatten(0, -2), weights).view_as(y)
+        added: Tensor = self.experts(y.flatten(0, -2), weights)
+        return y + self.scaling * added.view_as(y)

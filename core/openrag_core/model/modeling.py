@@ -21,14 +21,14 @@ from openrag_core.model.layer import Experts, OpenRAGMLP, record_router_logits
 
 
 @dataclass
-class OpenRAGOutput(CausalLMOutputWithPast):  # type: ignore[misc]
+class OpenRAGOutput(CausalLMOutputWithPast):
     """What a forward pass gives."""
 
     router_logits: tuple[Tensor, ...] | None = None
     """On request: one tensor per layer, shape (batch * length, experts)."""
 
 
-class OpenRAGForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
+class OpenRAGForCausalLM(PreTrainedModel, GenerationMixin):
     """A dense causal language model whose feed-forward blocks carry a mixture of experts.
 
     The base is built by transformers and keeps its own attention, norms, caches and output head;
@@ -43,13 +43,13 @@ class OpenRAGForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc
     _supports_flash_attn = True
     _supports_flex_attn = True
     _supports_attention_backend = True
-    _skip_keys_device_placement = ("past_key_values",)
+    _skip_keys_device_placement = "past_key_values"
 
     def __init__(self, config: OpenRAGConfig) -> None:
         super().__init__(config)
         self.base = AutoModelForCausalLM.from_config(config.base_config)
         add_experts(self.base, config)
-        self._no_split_modules = self.base._no_split_modules  # noqa: SLF001
+        self._no_split_modules = self.base._no_split_modules
         self.post_init()
 
     @torch.no_grad()
@@ -61,7 +61,8 @@ class OpenRAGForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc
 
     def get_input_embeddings(self) -> nn.Module:
         """The base's token embedding."""
-        return self.base.get_input_embeddings()
+        embeddings: nn.Module = self.base.get_input_embeddings()
+        return embeddings
 
     def set_input_embeddings(self, value: nn.Module) -> None:
         """Replace the base's token embedding."""
@@ -69,13 +70,16 @@ class OpenRAGForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc
 
     def get_output_embeddings(self) -> nn.Module:
         """The base's output head."""
-        return self.base.get_output_embeddings()
+        head: nn.Module = self.base.get_output_embeddings()
+        return head
 
     def set_output_embeddings(self, value: nn.Module) -> None:
         """Replace the base's output head."""
         self.base.set_output_embeddings(value)
 
-    def forward(self, *args: Any, output_router_logits: bool = False, **kwargs: Any) -> Any:
+    def forward(
+        self, *args: Any, output_router_logits: bool = False, **kwargs: Any
+    ) -> CausalLMOutputWithPast | tuple[Any, ...]:
         """Run the base model; its arguments and outputs are passed through.
 
         Args:
@@ -86,8 +90,10 @@ class OpenRAGForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc
         Returns:
             An `OpenRAGOutput`, or a tuple where `return_dict=False` was asked for.
         """
+        output: CausalLMOutputWithPast | tuple[Any, ...]
         if not output_router_logits:
-            return self.base(*args, **kwargs)
+            output = self.base(*args, **kwargs)
+            return output
         with record_router_logits() as router_logits:
             output = self.base(*args, **kwargs)
         if isinstance(output, tuple):
@@ -106,7 +112,9 @@ def add_experts(base: PreTrainedModel, config: OpenRAGConfig) -> None:
         CheckpointError: The model has no such layers.
     """
     layers = getattr(base.get_decoder(), "layers", ())
-    if not layers or not all(isinstance(getattr(layer, "mlp", None), nn.Module) for layer in layers):
+    if not layers or not all(
+        isinstance(getattr(layer, "mlp", None), nn.Module) for layer in layers
+    ):
         raise CheckpointError(
             f"{type(base).__name__} has no decoder layers with a dense `mlp`: "
             "choose a dense causal language model, such as Llama, Mistral, Qwen, Gemma or Phi"

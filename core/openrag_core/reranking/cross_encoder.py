@@ -1,0 +1,59 @@
+"""Reranking by a cross-encoder, which reads question and passage together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from os import PathLike
+
+from sentence_transformers import CrossEncoder
+from torch.nn import Sigmoid
+
+from openrag_core.errors import CheckpointError
+from openrag_core.records import Passage
+
+
+class CrossEncoderReranker:
+    """A sentence-transformers cross-encoder; satisfies the `Reranker` port.
+
+    Args:
+        path_or_name: A folder, or a name on a model hub.
+        min_relevance: The score, in [0, 1], from which a passage counts as relevant.
+        device: Such as "cpu" or "cuda".
+
+    Raises:
+        CheckpointError: The model cannot be loaded.
+    """
+
+    def __init__(
+        self,
+        path_or_name: str | PathLike[str],
+        *,
+        min_relevance: float = 0.5,
+        device: str | None = None,
+    ) -> None:
+        try:
+            self._model = CrossEncoder(
+                str(path_or_name), device=device, activation_fn=Sigmoid(), num_labels=1
+            )
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"no cross-encoder {str(path_or_name)!r}: {error}") from error
+        self.min_relevance = min_relevance
+
+    def rerank(
+        self, questions: Sequence[str], passages: Sequence[Sequence[Passage]], top_k: int
+    ) -> list[list[Passage]]:
+        """The `top_k` best passages of each question, best first."""
+        pairs = [
+            (question, f"{passage.title}\n{passage.text}".strip())
+            for question, own in zip(questions, passages, strict=True)
+            for passage in own
+        ]
+        scores = iter(self._model.predict(pairs, show_progress_bar=False).tolist() if pairs else [])
+        return [
+            sorted(
+                (replace(passage, rerank_score=next(scores)) for passage in own),
+                key=lambda passage: -(passage.rerank_score or 0.0),
+            )[:top_k]
+            for own in passages
+        ]

@@ -1,0 +1,61 @@
+"""Reranking by token similarity, with the dense encoder that is there already.
+
+    score = mean over the question's tokens of (max over the passage's tokens of cosine)
+
+Source: late interaction, Khattab and Zaharia, ColBERT (arXiv:2004.12832), section 3.3; the mean
+instead of the sum makes questions of any length comparable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Protocol
+
+from torch import Tensor
+
+from openrag_core.records import Passage
+
+
+class TokenEncoder(Protocol):
+    """Texts -> one vector per token."""
+
+    def encode_tokens(self, texts: Sequence[str]) -> list[Tensor]:
+        """Unit vectors; one tensor of shape (tokens, dimension) per text."""
+        ...
+
+
+class MaxSimReranker:
+    """Works offline and needs no weights of its own; satisfies the `Reranker` port.
+
+    Args:
+        encoder: Gives the vectors of single tokens.
+        min_relevance: The score, in [-1, 1], from which a passage counts as relevant. It depends
+            on the encoder: the default was chosen for all-MiniLM-L6-v2 (docs/results.md).
+    """
+
+    def __init__(self, encoder: TokenEncoder, *, min_relevance: float = 0.55) -> None:
+        self._encoder = encoder
+        self.min_relevance = min_relevance
+
+    def rerank(
+        self, questions: Sequence[str], passages: Sequence[Sequence[Passage]], top_k: int
+    ) -> list[list[Passage]]:
+        """The `top_k` best passages of each question, best first."""
+        asked = self._encoder.encode_tokens(questions)
+        read = iter(self._encoder.encode_tokens([_text(p) for own in passages for p in own]))
+        ranked = []
+        for question, own in zip(asked, passages, strict=True):
+            scored = [
+                replace(passage, rerank_score=_max_sim(question, next(read))) for passage in own
+            ]
+            ranked.append(sorted(scored, key=lambda p: -(p.rerank_score or 0.0))[:top_k])
+        return ranked
+
+
+def _max_sim(question: Tensor, passage: Tensor) -> float:
+    return (question @ passage.T).amax(dim=-1).mean().item()
+
+
+def _text(passage: Passage) -> str:
+    return f"{passage.title}\n{passage.text}".strip()

@@ -1,0 +1,155 @@
+"""Files -> documents: text, Markdown, HTML and PDF, as titled sections."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from itertools import pairwise
+from pathlib import Path
+
+from bs4 import BeautifulSoup
+from markdown_it import MarkdownIt
+from markdownify import markdownify
+from pypdf import PdfReader
+from pypdf.errors import PyPdfError
+
+from openrag_core.errors import DocumentError
+
+_UNREAD = ("script", "style", "nav", "noscript", "template")  # of a page, not for reading
+_HEADINGS = {f"h{level}": level for level in range(1, 7)}
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A stretch of a document under one heading."""
+
+    title: str
+    """The headings above it, outermost first, joined by " > "; may be empty."""
+    text: str
+    page: int | None = None
+    """Where the document has pages, counted from 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """What is indexed, and replaced, as a whole."""
+
+    id: str
+    source: str
+    content_hash: str
+    """SHA-256 of what was read; a document whose hash is unchanged is not indexed again."""
+    sections: tuple[Section, ...]
+
+
+def find_files(paths: Sequence[Path]) -> Iterator[Path]:
+    """Every readable file below the given folders, and each file given by name.
+
+    Hidden files and folders, and files of other kinds, are passed over unless given by name.
+
+    Raises:
+        DocumentError: A path does not exist.
+    """
+    for path in paths:
+        if path.is_dir():
+            for file in sorted(path.rglob("*")):
+                hidden = any(part.startswith(".") for part in file.relative_to(path).parts)
+                if file.is_file() and not hidden and file.suffix.lower() in READERS:
+                    yield file
+        elif path.exists():
+            yield path
+        else:
+            raise DocumentError(f"{path}: no such file or folder")
+
+
+def hash_file(file: Path) -> str:
+    """SHA-256 of a file.
+
+    Raises:
+        DocumentError: The file cannot be read.
+    """
+    try:
+        return sha256(file.read_bytes()).hexdigest()
+    except OSError as error:
+        raise DocumentError(f"cannot be read: {error.strerror}") from error
+
+
+def read_file(file: Path) -> Document:
+    """Read one file.
+
+    Raises:
+        DocumentError: The file is of an unknown kind, damaged, not UTF-8, or holds no text.
+    """
+    reader = READERS.get(file.suffix.lower())
+    if reader is None:
+        known = ", ".join(sorted(READERS))
+        raise DocumentError(f"kind {file.suffix or 'without ending'!r} is not one of {known}")
+    content_hash = hash_file(file)
+    try:
+        sections = tuple(section for section in reader(file) if section.text.strip())
+    except UnicodeDecodeError as error:
+        raise DocumentError("is not UTF-8 text") from error
+    except (PyPdfError, ValueError, OSError) as error:
+        raise DocumentError(f"cannot be read: {error}") from error
+    if not sections:
+        raise DocumentError("holds no text")
+    source = str(file.resolve())
+    return Document(source, source, content_hash, sections)
+
+
+def markdown_sections(text: str, title: str = "") -> Iterator[Section]:
+    """Cut Markdown at its headings.
+
+    Args:
+        text: The whole document.
+        title: Stands above all headings, unless the document's first heading says the same.
+    """
+    lines = text.splitlines()
+    above = {0: title} if title else {}
+    start = 0
+    tokens = MarkdownIt().parse(text)
+    for token, inline in pairwise(tokens):
+        if token.type != "heading_open" or token.level or token.map is None:
+            continue
+        yield Section(" > ".join(above.values()), "\n".join(lines[start : token.map[0]]))
+        level = _HEADINGS[token.tag]
+        above = {outer: name for outer, name in above.items() if outer < level}
+        if inline.content != title:
+            above[level] = inline.content
+        start = token.map[1]
+    yield Section(" > ".join(above.values()), "\n".join(lines[start:]))
+
+
+def _text(file: Path) -> Iterator[Section]:
+    yield Section(file.stem, file.read_text(encoding="utf-8-sig"))
+
+
+def _markdown(file: Path) -> Iterator[Section]:
+    yield from markdown_sections(file.read_text(encoding="utf-8-sig"))
+
+
+def _html(file: Path) -> Iterator[Section]:
+    page = BeautifulSoup(file.read_bytes(), "html.parser")
+    title = page.title.get_text(strip=True) if page.title else ""
+    for element in page(["title", *_UNREAD]):
+        element.decompose()
+    yield from markdown_sections(markdownify(str(page), heading_style="ATX"), title)
+
+
+def _pdf(file: Path) -> Iterator[Section]:
+    pdf = PdfReader(file)
+    title = (pdf.metadata.title if pdf.metadata else None) or file.stem
+    for number, page in enumerate(pdf.pages, start=1):
+        yield Section(title, page.extract_text(), number)
+
+
+READERS = {
+    ".txt": _text,
+    ".text": _text,
+    ".md": _markdown,
+    ".markdown": _markdown,
+    ".html": _html,
+    ".htm": _html,
+    ".pdf": _pdf,
+}
+"""How each kind of file is read, by the ending of its name."""

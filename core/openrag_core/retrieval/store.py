@@ -1,0 +1,89 @@
+"""Where points live: one small Protocol, whatever the home."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+DENSE, SPARSE = "dense", "bm25"  # the vectors' names
+PREFETCH = 100  # hits of each kind that are fused
+
+
+@dataclass(frozen=True, slots=True)
+class SparseVector:
+    """The entries of a vector that are not zero."""
+
+    indices: list[int]
+    values: list[float]
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A passage as it is stored."""
+
+    id: str
+    """A UUID."""
+    dense: list[float]
+    sparse: SparseVector
+    payload: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A question as it is searched."""
+
+    dense: list[float]
+    sparse: SparseVector
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A point that was found."""
+
+    id: str
+    score: float
+    """Fused from both kinds of search (DBSF); comparable within one result list only."""
+    payload: Mapping[str, Any]
+
+
+class PointStore(Protocol):
+    """Keeps points and finds the nearest ones, dense and sparse, fused by the engine."""
+
+    @property
+    def address(self) -> str:
+        """Where it is, for messages."""
+        ...
+
+    @property
+    def description(self) -> Mapping[str, Any] | None:
+        """What `create` was given; None where nothing was created yet."""
+        ...
+
+    def create(self, description: Mapping[str, Any], dimension: int) -> None:
+        """Make an empty store for dense vectors of this length."""
+        ...
+
+    def upsert(self, points: Sequence[Point]) -> None:
+        """Add points, or replace those of the same id; durable when it returns."""
+        ...
+
+    def delete_stale(self, document: str, content_hash: str) -> None:
+        """Delete the document's points that are of another content hash."""
+        ...
+
+    def search(self, queries: Sequence[Query], limit: int) -> list[list[Hit]]:
+        """The best hits of each query, best first."""
+        ...
+
+    def documents(self) -> dict[str, str]:
+        """Content hash of each document that is there as a whole."""
+        ...
+
+    def count(self) -> int:
+        """How many points there are."""
+        ...
+
+    def close(self) -> None:
+        """Release what is held; the store is not used afterwards."""
+        ...

@@ -1,0 +1,10 @@
+"""Open-RAG for LangChain (extra: langchain)."""
+
+from openrag_core._extras import need
+
+need("langchain", "langchain_core")
+
+from langchain_openrag.documents import to_document  # noqa: E402
+from langchain_openrag.runnable import OpenRAGRunnable  # noqa: E402
+
+__all__ = ["OpenRAGRunnable", "to_document"]

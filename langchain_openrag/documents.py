@@ -1,0 +1,62 @@
+"""Our passages and questions in LangChain's types."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from langchain_core.documents import Document
+from langchain_core.messages import BaseMessage, HumanMessage, convert_to_messages
+from langchain_core.prompt_values import PromptValue
+
+from openrag_core import Candidate, Passage, QuestionError
+
+QUESTION_KEYS = ("question", "input", "query")
+
+
+def to_document(passage: Passage, candidate: Candidate | None = None) -> Document:
+    """A passage as a document; its scores, and those of the answer from it, are in the metadata."""
+    metadata: dict[str, Any] = {
+        **passage.metadata,
+        "title": passage.title,
+        "source": passage.source,
+        "retrieval_score": passage.retrieval_score,
+        "relevance_score": passage.rank_score if candidate is None else candidate.score.relevance,
+    }
+    return Document(id=passage.id, page_content=passage.text, metadata=metadata)
+
+
+def to_question(value: object) -> str:
+    """The question in what a chain hands over.
+
+    Args:
+        value: A string; a dict with "question", "input", "query" or "messages"; a prompt; or a
+            list of messages, of which the last human one counts.
+
+    Raises:
+        QuestionError: There is none in it.
+    """
+    if isinstance(value, str):
+        return value
+    if isinstance(value, PromptValue):
+        return _last_human(value.to_messages())
+    if isinstance(value, Mapping):
+        found = [value[key] for key in QUESTION_KEYS if isinstance(value.get(key), str)]
+        if found:
+            return str(found[0])
+        if "messages" in value:
+            return _last_human(convert_to_messages(value["messages"]))
+        raise QuestionError(
+            f"no question in a dict with the keys {sorted(map(str, value))}: "
+            f"give one of {', '.join(QUESTION_KEYS)} as a string, or messages"
+        )
+    if isinstance(value, Sequence):
+        return _last_human(convert_to_messages(list(value)))
+    raise QuestionError(f"no question in a {type(value).__name__}: give a string, dict or messages")
+
+
+def _last_human(messages: Sequence[BaseMessage]) -> str:
+    for message in reversed(messages):
+        if isinstance(message, HumanMessage):
+            return str(message.text)
+    raise QuestionError(f"no human message among {len(messages)} messages: add the question")

@@ -1,0 +1,90 @@
+"""The pipeline as a query engine: it stands wherever LlamaIndex takes one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from llama_index.core.base.base_query_engine import BaseQueryEngine
+from llama_index.core.base.response.schema import RESPONSE_TYPE, Response
+from llama_index.core.callbacks import CallbackManager
+from llama_index.core.prompts.mixin import PromptDictType, PromptMixinType
+from llama_index.core.schema import NodeWithScore, QueryBundle
+
+from llamaindex_openrag.nodes import to_node, to_passage
+from openrag_core import Answer, OpenRAG
+
+
+class OpenRAGQueryEngine(BaseQueryEngine):
+    """Answers questions with an `OpenRAG` pipeline.
+
+    The response's `source_nodes` are the passages that were read, the answer's own first; its
+    `metadata` holds the gate's decision, the confidence, and whether the answer is grounded.
+
+    Args:
+        rag: The pipeline; `openrag_core.build.build()` makes one.
+        callback_manager: Of LlamaIndex.
+    """
+
+    def __init__(self, rag: OpenRAG, callback_manager: CallbackManager | None = None) -> None:
+        super().__init__(callback_manager)
+        self.rag = rag
+
+    def retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
+        """The passages that an answer would be written from; the gate is not asked."""
+        return [to_node(passage) for passage in self.rag.retrieve(query_bundle.query_str)]
+
+    async def aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
+        """The same; the event loop goes on."""
+        return await asyncio.to_thread(self.retrieve, query_bundle)
+
+    def synthesize(
+        self,
+        query_bundle: QueryBundle,
+        nodes: list[NodeWithScore],
+        additional_source_nodes: Sequence[NodeWithScore] | None = None,
+    ) -> RESPONSE_TYPE:
+        """Answer from nodes that are already found."""
+        passages = [to_passage(node) for node in [*nodes, *(additional_source_nodes or ())]]
+        return _response(self.rag.answer_from(query_bundle.query_str, passages))
+
+    async def asynthesize(
+        self,
+        query_bundle: QueryBundle,
+        nodes: list[NodeWithScore],
+        additional_source_nodes: Sequence[NodeWithScore] | None = None,
+    ) -> RESPONSE_TYPE:
+        """The same; the event loop goes on."""
+        return await asyncio.to_thread(
+            self.synthesize, query_bundle, nodes, additional_source_nodes
+        )
+
+    def _query(self, query_bundle: QueryBundle) -> RESPONSE_TYPE:
+        return _response(self.rag.answer(query_bundle.query_str))
+
+    async def _aquery(self, query_bundle: QueryBundle) -> RESPONSE_TYPE:
+        return _response(await self.rag.aanswer(query_bundle.query_str))
+
+    def _get_prompt_modules(self) -> PromptMixinType:
+        return {}
+
+    def _get_prompts(self) -> PromptDictType:
+        return {}
+
+    def _update_prompts(self, prompts_dict: PromptDictType) -> None:
+        """There are none: an Open-RAG model is asked in the layout it was trained on."""
+
+
+def _response(answer: Answer) -> Response:
+    return Response(
+        response=answer.text,
+        source_nodes=[to_node(candidate.passage, candidate) for candidate in answer.candidates],
+        metadata={
+            "gate": asdict(answer.decision),
+            "confidence": answer.confidence,
+            "grounded": answer.grounded,
+            "abstained": answer.abstained,
+            "seconds": dict(answer.seconds),
+        },
+    )
