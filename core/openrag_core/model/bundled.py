@@ -62,5 +62,5 @@ def _convert(gguf: Path, folder: Path) -> None:
         torch.manual_seed(0)
         model = upcycle(plain, num_experts=8, top_k=2, adapter_dim=32, scaling=0.25)
     add_reflection_tokens(model, tokenizer)
-    model.to(torch.bfloat16).save_pretrained(folder)
+    model.bfloat16().save_pretrained(folder)
     tokenizer.save_pretrained(folder)

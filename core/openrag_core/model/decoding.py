@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -42,7 +43,7 @@ class GreedyDecoder:
         banned: Sequence[int] = (),
         max_batch_tokens: int = 8192,
     ) -> None:
-        self._model = model
+        self._model: Any = model  # its `generate` is typed as a module's attribute
         self._pad_id = pad_id
         self._watch = list(watch)
         self._banned = list(banned)
@@ -77,7 +78,7 @@ class GreedyDecoder:
         mask = [[0] * n + [1] * (width - n) for n in padding]
         device = self._model.device
         recorder = _Recorder(self._watch, self._banned)
-        sequences = self._model.generate(  # type: ignore[operator]  (typed as a module's attribute)
+        sequences = self._model.generate(
             input_ids=torch.tensor(rows, device=device),
             attention_mask=torch.tensor(mask, device=device),
             generation_config=GenerationConfig(

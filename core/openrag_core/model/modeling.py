@@ -43,7 +43,7 @@ class OpenRAGForCausalLM(PreTrainedModel, GenerationMixin):
     _supports_flash_attn = True
     _supports_flex_attn = True
     _supports_attention_backend = True
-    _skip_keys_device_placement = "past_key_values"
+    _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012  (as in transformers)
 
     def __init__(self, config: OpenRAGConfig) -> None:
         super().__init__(config)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -79,14 +81,16 @@ def add_reflection_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizer
     )
     if tokenizer.pad_token is None:
         tokenizer.add_special_tokens({"pad_token": PAD})
-    rows = max(len(tokenizer), model.get_input_embeddings().num_embeddings)
+    rows = max(len(tokenizer), _embeddings(model)[0].shape[0])
     model.resize_token_embeddings(rows, mean_resizing=False)
     vocabulary = tokenizer.get_added_vocab()
-    weights: set[Tensor] = {  # one, where the output head is tied to the embedding
-        model.get_input_embeddings().weight,
-        model.get_output_embeddings().weight,
-    }
     with torch.no_grad():
-        for weight in weights:
+        for weight in set(_embeddings(model)):  # one, where the output head is tied
             for token, ids in pieces.items():
                 weight[vocabulary[token]] = weight[ids].mean(dim=0)
+
+
+def _embeddings(model: PreTrainedModel) -> tuple[Tensor, Tensor]:
+    embedding: Any = model.get_input_embeddings()
+    head: Any = model.get_output_embeddings()
+    return embedding.weight, head.weight

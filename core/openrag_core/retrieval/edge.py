@@ -190,7 +190,7 @@ class EdgeStore:
         sparse = EdgeSparseVector(query.sparse.indices, query.sparse.values)
         return QueryRequest(
             limit=limit,
-            query=Fusion.Dbsf(),  # type: ignore[arg-type]  (the stub calls it no Fusion)
+            query=Fusion.Dbsf(),  # type: ignore[arg-type]  # a Fusion, which its stub does not say
             prefetches=[
                 Prefetch(
                     limit=PREFETCH,

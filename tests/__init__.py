@@ -1,0 +1,1 @@
+"""Tests mirror the tree: tests/core for openrag_core, then one folder per face."""

@@ -1,0 +1,78 @@
+"""core/openrag_core/gate.py: the signals worked by hand, the tie, and the errors."""
+
+from math import inf, log, nan
+from typing import cast
+
+import pytest
+
+from openrag_core import ConfigError, Decision, Draft, Gate, Token, f_meanp, f_minp, f_ret
+from openrag_core.records import GateMode
+from tests.fakes import tokens
+
+ASKED = {"[Retrieval]": log(0.2), "[No Retrieval]": log(0.6)}
+DRAFT = Draft("Canberra", tokens(0.9, 0.5, 0.8))
+
+
+def test_f_minp_is_the_least_certain_token() -> None:
+    assert f_minp(DRAFT) == pytest.approx(0.5)
+
+
+def test_f_meanp_is_the_geometric_mean() -> None:
+    assert f_meanp(DRAFT) == pytest.approx((0.9 * 0.5 * 0.8) ** (1 / 3))
+
+
+def test_f_ret_is_renormalised_over_its_two_tokens() -> None:
+    assert f_ret(ASKED) == pytest.approx(0.2 / (0.2 + 0.6))
+
+
+def test_special_tokens_are_no_part_of_the_confidence() -> None:
+    end = Token("</s>", log(0.01), special=True)
+    assert f_minp(Draft("Canberra", (*DRAFT.tokens, end))) == f_minp(DRAFT)
+    assert f_meanp(Draft("Canberra", (*DRAFT.tokens, end))) == f_meanp(DRAFT)
+
+
+@pytest.mark.parametrize("written", [(), (Token("</s>", 0.0, special=True),)])
+def test_a_draft_without_text_has_no_confidence(written: tuple[Token, ...]) -> None:
+    assert f_minp(Draft("", written)) == f_meanp(Draft("", written)) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("mode", "threshold", "retrieve"),
+    [
+        ("f_minp", 0.6, True),  # 0.5 < 0.6: one token is too uncertain
+        ("f_minp", 0.4, False),
+        ("f_meanp", 0.8, True),
+        ("f_meanp", 0.6, False),  # 0.71 > 0.6: certain enough on the whole
+    ],
+)
+def test_low_confidence_opens_the_gate(mode: GateMode, threshold: float, retrieve: bool) -> None:
+    decision = Gate(mode, threshold).by_confidence(DRAFT)
+    assert decision.retrieve is retrieve
+    assert (decision.mode, decision.threshold) == (mode, threshold)
+
+
+@pytest.mark.parametrize(("threshold", "retrieve"), [(0.2, True), (0.3, False)])
+def test_a_high_request_opens_the_gate(threshold: float, retrieve: bool) -> None:
+    assert Gate("f_ret", threshold).by_request(ASKED).retrieve is retrieve
+
+
+def test_a_tie_does_not_retrieve() -> None:
+    even = {"[Retrieval]": log(0.5), "[No Retrieval]": log(0.5)}
+    assert Gate("f_ret", 0.5).by_request(even) == Decision(False, "f_ret", 0.5, 0.5)
+    half = Draft("Canberra", tokens(0.5))
+    assert Gate("f_minp", 0.5).by_confidence(half) == Decision(False, "f_minp", 0.5, 0.5)
+
+
+def test_the_default_is_to_look_everything_up() -> None:
+    assert Gate().mode == "always"
+
+
+@pytest.mark.parametrize("threshold", [-0.1, 1.1, nan, inf])
+def test_a_threshold_outside_the_unit_interval_is_refused(threshold: float) -> None:
+    with pytest.raises(ConfigError, match="threshold"):
+        Gate("f_minp", threshold)
+
+
+def test_an_unknown_mode_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"always, never.*'sometimes'"):
+        Gate(cast("GateMode", "sometimes"))

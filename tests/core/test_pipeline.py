@@ -1,0 +1,185 @@
+"""core/openrag_core/pipeline.py: which stage runs for which question, and in what order."""
+
+import asyncio
+import json
+from math import log
+
+import pytest
+
+from openrag_core import (
+    ConfigError,
+    Draft,
+    Gate,
+    Generator,
+    OpenRAG,
+    Passage,
+    QuestionError,
+    Reranker,
+    Retriever,
+    ScoreWeights,
+)
+from tests.fakes import FakeGenerator, FakeReranker, FakeRetriever, reflected, tokens
+
+BRIDGE = Passage(id="bridge", text="1893", title="Bridge", retrieval_score=0.9)
+FERRY = Passage(id="ferry", text="1912", title="Ferry", retrieval_score=0.8)
+TOWER = Passage(id="tower", text="1953", title="Tower", retrieval_score=0.7)
+SURE, UNSURE = Draft("sure", tokens(0.9, 0.9)), Draft("unsure", tokens(0.9, 0.2))
+
+
+def rag(generator: FakeGenerator | None = None, **settings: object) -> OpenRAG:
+    found = FakeRetriever([BRIDGE, FERRY, TOWER])
+    return OpenRAG(generator or FakeGenerator(), found, **settings)  # type: ignore[arg-type]
+
+
+def test_the_fakes_satisfy_the_ports() -> None:
+    assert isinstance(FakeGenerator(), Generator)
+    assert isinstance(FakeRetriever([]), Retriever)
+    assert isinstance(FakeReranker({}), Reranker)
+
+
+def test_always_reads_without_a_draft() -> None:
+    generator = FakeGenerator()
+    answer = rag(generator).answer("When?")
+    assert answer.text == "1893"
+    assert [stage for stage, _ in generator.calls] == ["write"]
+    assert (answer.decision.mode, answer.decision.value) == ("always", None)
+    assert list(answer.seconds) == ["retrieve", "write", "score"]
+
+
+def test_never_reads_nothing() -> None:
+    generator = FakeGenerator(drafts={"When?": UNSURE})
+    pipeline = rag(generator, gate=Gate("never"))
+    answer = pipeline.answer("When?")
+    assert (answer.text, answer.grounded, answer.candidates) == ("unsure", False, ())
+    assert pipeline.retriever.calls == []  # type: ignore[attr-defined]
+
+
+def test_only_uncertain_questions_are_looked_up_and_all_together() -> None:
+    generator = FakeGenerator(drafts={"a": SURE, "b": UNSURE, "c": SURE, "d": UNSURE})
+    pipeline = rag(generator, gate=Gate("f_minp", 0.5))
+    answers = pipeline.answer_many(["a", "b", "c", "d"])
+    assert [answer.text for answer in answers] == ["sure", "1893", "sure", "1893"]
+    assert [answer.question for answer in answers] == ["a", "b", "c", "d"]
+    assert generator.calls == [("draft", ("a", "b", "c", "d")), ("write", ("b", "d"))]
+    assert pipeline.retriever.calls == [(("b", "d"), 5)]  # type: ignore[attr-defined]
+    assert answers[1].draft == UNSURE
+
+
+def test_f_ret_drafts_only_what_it_does_not_look_up() -> None:
+    asks = {"[Retrieval]": log(0.8), "[No Retrieval]": log(0.2)}
+    knows = {"[Retrieval]": log(0.1), "[No Retrieval]": log(0.9)}
+    generator = FakeGenerator(
+        requests={"a": asks, "b": knows},
+        drafts={"b": SURE},
+        answers={p.id: reflected(p.text, rel=0.9, sup=0.9) for p in (BRIDGE, FERRY, TOWER)},
+        reflection_trained=True,
+    )
+    answers = rag(generator, gate=Gate("f_ret", 0.5)).answer_many(["a", "b"])
+    assert [answer.text for answer in answers] == ["1893", "sure"]
+    assert answers[0].decision.value == pytest.approx(0.8)
+    assert generator.calls == [("request", ("a", "b")), ("draft", ("b",)), ("write", ("a",))]
+
+
+def test_f_ret_without_trained_tokens_is_refused() -> None:
+    with pytest.raises(ConfigError, match="f_minp"):
+        rag(gate=Gate("f_ret"))
+
+
+def test_the_reranker_chooses_among_more_passages() -> None:
+    reranker = FakeReranker({"bridge": 0.2, "ferry": 0.6, "tower": 0.9})
+    pipeline = rag(reranker=reranker, top_k=2, fetch_k=3)
+    answer = pipeline.answer("When?")
+    assert [p.id for p in answer.passages] == ["tower", "ferry"]
+    assert answer.sources[0].retrieval_score == 0.7
+    assert answer.candidates[0].score.rank == 0.9
+    assert pipeline.retriever.calls == [(("When?",), 3)]  # type: ignore[attr-defined]
+
+
+def test_below_the_rerankers_minimum_the_documents_do_not_tell() -> None:
+    reranker = FakeReranker({"bridge": 0.2, "ferry": 0.3, "tower": 0.1})
+    answer = rag(reranker=reranker).answer("When?")
+    assert answer.abstained
+    assert [source.id for source in answer.sources] == ["ferry", "bridge", "tower"]
+    assert rag(reranker=reranker, min_relevance=0.25).answer("When?").text == "1912"
+
+
+def test_a_bare_retrievers_scores_are_no_minimum() -> None:
+    assert rag().answer("When?").grounded
+    assert rag(min_relevance=0.95).answer("When?").abstained
+
+
+def test_a_trained_model_judges_for_itself() -> None:
+    generator = FakeGenerator(
+        answers={
+            "bridge": reflected("1893", rel=0.9, sup=0.1),
+            "ferry": reflected("1912", rel=0.3, sup=0.9),
+            "tower": reflected("1953", rel=0.8, sup=0.8),
+        },
+        reflection_trained=True,
+    )
+    answer = rag(generator, reranker=FakeReranker(dict.fromkeys(("bridge", "ferry", "tower"), 1)))
+    got = answer.answer("When?")
+    assert got.text == "1953"
+    assert got.candidates[0].score.rel == pytest.approx(0.8)
+    assert got.candidates[0].score.rank is None
+
+
+def test_weights_can_be_set() -> None:
+    generator = FakeGenerator(answers={"tower": tokens(0.99), "bridge": tokens(0.1)})
+    assert rag(generator).answer("When?").passages[0].id == "bridge"
+    by_seq = rag(generator, weights=ScoreWeights(rel=0, seq=1))
+    assert by_seq.answer("When?").passages[0].id == "tower"
+
+
+def test_nothing_found_is_an_answer_too() -> None:
+    answer = OpenRAG(FakeGenerator(), FakeRetriever([])).answer("When?")
+    assert answer.text == "The documents do not tell."
+
+
+def test_passages_that_are_already_found_are_read() -> None:
+    answer = rag().answer_from("When?", [TOWER])
+    assert (answer.text, answer.grounded) == ("1953", True)
+
+
+def test_retrieve_gives_what_would_be_read() -> None:
+    reranker = FakeReranker({"bridge": 0.2, "ferry": 0.6, "tower": 0.9})
+    found = rag(reranker=reranker, top_k=1, fetch_k=3).retrieve("When?")
+    assert [passage.id for passage in found] == ["tower"]
+
+
+@pytest.mark.parametrize("question", ["", " \n\t"])
+def test_a_blank_question_is_refused_before_any_work(question: str) -> None:
+    generator = FakeGenerator()
+    with pytest.raises(QuestionError, match="empty"):
+        rag(generator).answer_many(["When?", question])
+    assert generator.calls == []
+
+
+def test_no_question_gives_no_answer() -> None:
+    assert rag().answer_many([]) == []
+
+
+@pytest.mark.parametrize(("top_k", "fetch_k"), [(0, 5), (6, 5)])
+def test_numbers_that_contradict_each_other_are_refused(top_k: int, fetch_k: int) -> None:
+    with pytest.raises(ConfigError, match=f"top_k={top_k}, fetch_k={fetch_k}"):
+        rag(top_k=top_k, fetch_k=fetch_k)
+
+
+async def test_the_event_loop_goes_on_meanwhile() -> None:
+    answers = await asyncio.gather(*(rag().aanswer("When?") for _ in range(5)))
+    assert [answer.text for answer in answers] == ["1893"] * 5
+
+
+def test_an_answer_can_be_written_as_json() -> None:
+    reranker = FakeReranker({"bridge": 0.9, "ferry": 0.6, "tower": 0.1})
+    record = json.loads(json.dumps(rag(reranker=reranker).answer("When?").to_dict()))
+    assert record["answer"] == "1893"
+    assert record["candidates"][0]["score"] == {
+        "seq": pytest.approx(0.9),
+        "rel": None,
+        "sup": None,
+        "use": None,
+        "rank": 0.9,
+    }
+    assert record["sources"][0]["title"] == "Bridge"
+    assert record["gate"] == {"retrieve": True, "mode": "always", "value": None, "threshold": None}

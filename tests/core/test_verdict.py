@@ -1,0 +1,76 @@
+"""core/openrag_core/verdict.py: what is believed, and what is said when nothing is."""
+
+from math import inf
+
+import pytest
+
+from openrag_core import Answer, Candidate, Decision, Draft, Passage, PassageScore, Written
+from openrag_core.verdict import Minima, conclude
+from tests.fakes import tokens
+
+READ = Decision(retrieve=True, mode="always")
+
+
+def candidate(name: str, text: str, score: PassageScore) -> Candidate:
+    passage = Passage(id=name, text="...", title=f"Title {name}", source=f"{name}.md")
+    return Candidate(Written(passage, text, tokens(0.5)), score, score.seq)
+
+
+def answer(*candidates: Candidate, relevance: float = 0.5, support: float = 0.25) -> Answer:
+    return conclude(
+        question="When?",
+        decision=READ,
+        draft=None,
+        candidates=candidates,
+        minima=Minima(relevance, support),
+        seconds={},
+    )
+
+
+def test_the_best_candidate_that_reaches_the_minima_wins() -> None:
+    wrong = candidate("a", "1912", PassageScore(0.9, rel=0.4, sup=1.0, use=1.0))
+    unsupported = candidate("b", "1953", PassageScore(0.8, rel=0.9, sup=0.2, use=1.0))
+    right = candidate("c", "1893", PassageScore(0.7, rel=0.9, sup=0.9, use=1.0))
+    got = answer(wrong, unsupported, right)
+    assert (got.text, got.grounded, got.abstained) == ("1893", True, False)
+    assert [source.id for source in got.sources] == ["c"]
+    assert [c.passage.id for c in got.candidates] == ["c", "a", "b"]
+    assert got.confidence == pytest.approx(0.5)
+
+
+def test_where_nothing_reaches_them_the_answer_says_so_and_names_the_nearest() -> None:
+    far = candidate("a", "1912", PassageScore(0.9, rank=0.1))
+    near = candidate("b", "1953", PassageScore(0.8, rank=0.4))
+    got = answer(far, near)
+    assert got.text == (
+        "The documents do not tell. Nearest passages:\n- Title b · b.md\n- Title a · a.md"
+    )
+    assert (got.grounded, got.abstained, got.confidence) == (False, True, 0.0)
+    assert [source.id for source in got.sources] == ["b", "a"]
+
+
+def test_no_passage_at_all_is_said_too() -> None:
+    got = answer()
+    assert got.text == "The documents do not tell."
+    assert got.abstained
+
+
+def test_an_empty_answer_is_never_believed() -> None:
+    assert answer(candidate("a", " ", PassageScore(0.9, rank=0.9)), relevance=-inf).abstained
+
+
+def test_support_that_is_not_judged_is_not_asked_for() -> None:
+    assert answer(candidate("a", "1893", PassageScore(0.9, rank=0.9))).grounded
+
+
+def test_an_answer_from_memory_is_not_grounded() -> None:
+    got = conclude(
+        question="When?",
+        decision=Decision(retrieve=False, mode="f_minp", value=0.9, threshold=0.5),
+        draft=Draft(" 1893 \n", tokens(0.9, 0.4)),
+        candidates=(),
+        minima=Minima(0.5, 0.25),
+        seconds={},
+    )
+    assert (got.text, got.grounded, got.abstained, got.sources) == ("1893", False, False, ())
+    assert got.confidence == pytest.approx(0.6)

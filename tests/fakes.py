@@ -1,0 +1,112 @@
+"""The smallest parts that satisfy the ports, with everything they were asked on record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from math import log
+
+from openrag_core import Draft, Passage, Token, Written
+
+
+def tokens(*probabilities: float) -> tuple[Token, ...]:
+    """Text tokens of these probabilities."""
+    return tuple(Token("x", log(p)) for p in probabilities)
+
+
+def reflected(text: str, **replies: float) -> tuple[Token, ...]:
+    """An answer by a trained model: relevance first, then the text, then support and utility.
+
+    Args:
+        text: One token of it, of probability 1.
+        **replies: `rel`, `sup` (fully) and `use` (five stars): probability of the good reply; the
+            rest of the mass goes to the worst one. Without `sup` or `use`, none is emitted.
+    """
+    rel = replies["rel"]
+    relevance = {"[Relevant]": log(rel), "[Irrelevant]": log(1 - rel)}
+    written = [Token("[Relevant]", 0.0, special=True, reflections=relevance)]
+    written.append(Token(text, 0.0))
+    if "sup" in replies:
+        sup = replies["sup"]
+        support = {
+            "[Fully supported]": log(sup),
+            "[Partially supported]": float("-inf"),
+            "[No support / Contradictory]": log(1 - sup),
+        }
+        written.append(Token("[Fully supported]", 0.0, special=True, reflections=support))
+    if "use" in replies:
+        use = replies["use"]
+        stars = {f"[Utility:{n}]": float("-inf") for n in range(2, 5)}
+        utility = {"[Utility:5]": log(use), "[Utility:1]": log(1 - use), **stars}
+        written.append(Token("[Utility:5]", 0.0, special=True, reflections=utility))
+    return tuple(written)
+
+
+@dataclass
+class FakeGenerator:
+    """Answers by looking up what it was given."""
+
+    drafts: Mapping[str, Draft] = field(default_factory=dict)
+    answers: Mapping[str, tuple[Token, ...]] = field(default_factory=dict)
+    """Tokens by passage id; by default the passage's text, in one token."""
+    requests: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    reflection_trained: bool = False
+    calls: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
+
+    def request(self, questions: Sequence[str]) -> list[Mapping[str, float]]:
+        """The reflection probabilities after each question."""
+        self.calls.append(("request", tuple(questions)))
+        return [self.requests[question] for question in questions]
+
+    def draft(self, questions: Sequence[str]) -> list[Draft]:
+        """The draft of each question."""
+        self.calls.append(("draft", tuple(questions)))
+        return [self.drafts[question] for question in questions]
+
+    def write(
+        self, questions: Sequence[str], passages: Sequence[Sequence[Passage]]
+    ) -> list[list[Written]]:
+        """One answer per passage."""
+        self.calls.append(("write", tuple(questions)))
+        return [[self._write(passage) for passage in own] for own in passages]
+
+    def _write(self, passage: Passage) -> Written:
+        written = self.answers.get(passage.id, (Token(passage.text, log(0.9)),))
+        text = "".join(token.text for token in written if not token.special)
+        return Written(passage, text, written)
+
+
+@dataclass
+class FakeRetriever:
+    """Finds the same passages for every question, or those of the question."""
+
+    passages: Sequence[Passage] | Mapping[str, Sequence[Passage]]
+    calls: list[tuple[tuple[str, ...], int]] = field(default_factory=list)
+
+    def retrieve(self, questions: Sequence[str], top_k: int) -> list[list[Passage]]:
+        """The first `top_k` passages."""
+        self.calls.append((tuple(questions), top_k))
+        return [
+            list(self.passages[question] if isinstance(self.passages, Mapping) else self.passages)[
+                :top_k
+            ]
+            for question in questions
+        ]
+
+
+@dataclass
+class FakeReranker:
+    """Scores passages by their id."""
+
+    scores: Mapping[str, float]
+    min_relevance: float = 0.5
+
+    def rerank(
+        self,
+        questions: Sequence[str],  # noqa: ARG002
+        passages: Sequence[Sequence[Passage]],
+        top_k: int,
+    ) -> list[list[Passage]]:
+        """The best first."""
+        scored = [[replace(p, rerank_score=self.scores[p.id]) for p in own] for own in passages]
+        return [sorted(own, key=lambda p: -(p.rerank_score or 0))[:top_k] for own in scored]
