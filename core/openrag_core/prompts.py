@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 from uuid import uuid4
 from weakref import WeakKeyDictionary
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 PromptMode = Literal["bare", "no_retrieval", "retrieval"]
 
 _SEPARATOR = uuid4().hex  # stands for a special token while encoding; no document can guess it
-_PLAIN: WeakKeyDictionary[PreTrainedTokenizerBase, tuple[int, Tokenizer]] = WeakKeyDictionary()
 
 
 def encode_prompt(
@@ -142,22 +142,34 @@ def _encode(tokenizer: PreTrainedTokenizerBase, pieces: Iterable[str | int]) -> 
     pieces = list(pieces)
     specials = iter([piece for piece in pieces if isinstance(piece, int)])
     plain = _plain(tokenizer)
-    separator = plain.token_to_id(_SEPARATOR)
     text = "".join(_SEPARATOR if isinstance(piece, int) else piece for piece in pieces)
-    ids = plain.encode(text, add_special_tokens=False).ids
-    return [next(specials) if id_ == separator else id_ for id_ in ids]
+    ids = plain.tokenizer.encode(text, add_special_tokens=False).ids
+    return [next(specials) if n == plain.separator else plain.ids.get(n, n) for n in ids]
 
 
-def _plain(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
-    """A copy of the tokenizer in which the separator is the only special token."""
-    size, plain = _PLAIN.get(tokenizer, (0, None))
-    if plain is None or size != len(tokenizer):  # tokens were added since
-        plain = _copy_without_special_tokens(tokenizer)
-        _PLAIN[tokenizer] = (len(tokenizer), plain)
+@dataclass(frozen=True, slots=True)
+class _Plain:
+    """A copy of a tokenizer in which the separator is the only special token."""
+
+    size: int
+    """Of the original when it was copied."""
+    tokenizer: Tokenizer
+    separator: int
+    ids: Mapping[int, int]
+    """Ids of the original, where the copy has others."""
+
+
+_PLAIN: WeakKeyDictionary[PreTrainedTokenizerBase, _Plain] = WeakKeyDictionary()
+
+
+def _plain(tokenizer: PreTrainedTokenizerBase) -> _Plain:
+    plain = _PLAIN.get(tokenizer)
+    if plain is None or plain.size != len(tokenizer):  # tokens were added since
+        plain = _PLAIN[tokenizer] = _copy_without_special_tokens(tokenizer)
     return plain
 
 
-def _copy_without_special_tokens(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
+def _copy_without_special_tokens(tokenizer: PreTrainedTokenizerBase) -> _Plain:
     from tokenizers import AddedToken, Tokenizer  # noqa: PLC0415  (prompts import without extras)
 
     backend = getattr(tokenizer, "backend_tokenizer", None)
@@ -171,7 +183,13 @@ def _copy_without_special_tokens(tokenizer: PreTrainedTokenizerBase) -> Tokenize
     _hide(state["model"], removed)
     plain = Tokenizer.from_str(json.dumps(state))
     plain.add_special_tokens([AddedToken(_SEPARATOR, normalized=False, special=True)])
-    return plain
+    vocabulary = plain.get_vocab()
+    return _Plain(
+        size=len(tokenizer),
+        tokenizer=plain,
+        separator=vocabulary[_SEPARATOR],
+        ids={vocabulary[token["content"]]: token["id"] for token in kept},
+    )
 
 
 def _hide(model: dict[str, Any], tokens: set[str]) -> None:

@@ -57,15 +57,28 @@ def load_published(folder: Path, config: Mapping[str, Any], **kwargs: Any) -> Op
         **{name: config[key] for key, name in _OURS.items()},
     )
     loaded: Any = OpenRAGForCausalLM.from_pretrained(
-        None, config=ours, state_dict=_converted(folder), output_loading_info=True, **kwargs
+        None,
+        config=ours,
+        state_dict=_converted(folder),
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,  # reported below, with names
+        **kwargs,
     )
     model: OpenRAGForCausalLM = loaded[0]
     info: dict[str, Any] = loaded[1]
-    for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        if info[problem]:
-            first = sorted(map(str, info[problem]))[:3]
-            raise CheckpointError(f"{folder}: {problem.replace('_', ' ')}: {', '.join(first)}")
+    for problem in ("missing", "unexpected", "mismatched"):
+        if tensors := sorted(map(_describe, info[f"{problem}_keys"])):
+            raise CheckpointError(
+                f"{folder}: {len(tensors)} {problem} tensors, such as {'; '.join(tensors[:3])}"
+            )
     return model
+
+
+def _describe(key: str | tuple[str, torch.Size, torch.Size]) -> str:
+    if isinstance(key, str):
+        return key
+    name, found, expected = key
+    return f"{name} of shape {tuple(found)} instead of {tuple(expected)}"
 
 
 def _converted(folder: Path) -> dict[str, Tensor]:

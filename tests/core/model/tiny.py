@@ -1,0 +1,61 @@
+"""Tiny random dense models of several families."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma2Config,
+    GemmaConfig,
+    LlamaConfig,
+    MistralConfig,
+    Phi3Config,
+    PreTrainedConfig,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen3Config,
+)
+
+from openrag_core.model.layer import Experts
+
+SIZES: dict[str, Any] = {
+    "vocab_size": 128,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+FAMILIES: dict[str, PreTrainedConfig] = {
+    "llama": LlamaConfig(**SIZES),
+    "llama-tied": LlamaConfig(**SIZES, tie_word_embeddings=True),
+    "mistral": MistralConfig(**SIZES),
+    "qwen2": Qwen2Config(**SIZES),
+    "qwen3": Qwen3Config(**SIZES, head_dim=8),
+    "gemma": GemmaConfig(**SIZES, head_dim=8),
+    "gemma2": Gemma2Config(**SIZES, head_dim=8),
+    "phi3": Phi3Config(**SIZES),
+}
+
+
+def dense(family: str = "llama") -> PreTrainedModel:
+    """A dense model with random weights, the same ones every time."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(FAMILIES[family])
+    model.eval()
+    return model
+
+
+def wake(model: PreTrainedModel) -> None:
+    """Give the experts something to say, as training would."""
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(1)
+        for module in model.modules():
+            if isinstance(module, Experts):
+                module.up.normal_(std=0.2)
