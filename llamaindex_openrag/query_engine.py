@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict
+from typing import Any
 
 from llama_index.core.base.base_query_engine import BaseQueryEngine
 from llama_index.core.base.response.schema import RESPONSE_TYPE, Response
-from llama_index.core.callbacks import CallbackManager
+from llama_index.core.callbacks import CallbackManager, CBEventType, EventPayload
+from llama_index.core.callbacks.base import EventContext
 from llama_index.core.prompts.mixin import PromptDictType, PromptMixinType
 from llama_index.core.schema import NodeWithScore, QueryBundle
 
@@ -61,10 +64,20 @@ class OpenRAGQueryEngine(BaseQueryEngine):
         )
 
     def _query(self, query_bundle: QueryBundle) -> RESPONSE_TYPE:
-        return _response(self.rag.answer(query_bundle.query_str))
+        with self._event(query_bundle) as event:
+            response = _response(self.rag.answer(query_bundle.query_str))
+            event.on_end(payload={EventPayload.RESPONSE: response})
+        return response
 
     async def _aquery(self, query_bundle: QueryBundle) -> RESPONSE_TYPE:
-        return _response(await self.rag.aanswer(query_bundle.query_str))
+        with self._event(query_bundle) as event:
+            response = _response(await self.rag.aanswer(query_bundle.query_str))
+            event.on_end(payload={EventPayload.RESPONSE: response})
+        return response
+
+    def _event(self, query_bundle: QueryBundle) -> AbstractContextManager[EventContext]:
+        payload: dict[str, Any] = {EventPayload.QUERY_STR: query_bundle.query_str}
+        return self.callback_manager.event(CBEventType.QUERY, payload=payload)
 
     def _get_prompt_modules(self) -> PromptMixinType:
         return {}

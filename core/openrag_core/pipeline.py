@@ -103,10 +103,14 @@ class OpenRAG:
         ]
 
     def answer_from(self, question: str, passages: Sequence[Passage]) -> Answer:
-        """Answer one question from passages that are already found; the gate is not asked."""
+        """Answer one question from passages that are already found; the gate is not asked.
+
+        The reranker scores them anew, all of them, for scores of other retrievers have no scale.
+        """
         check_questions([question])
         clock = _Stopwatch()
-        candidates = self._read([question], [passages], clock)[0]
+        ranked = self._rerank([question], [passages], max(1, len(passages)), clock)
+        candidates = self._read([question], ranked, clock)[0]
         decision = Decision(retrieve=True, mode="always")
         return conclude(
             question=question,
@@ -158,10 +162,19 @@ class OpenRAG:
         with clock("retrieve"):
             top_k = self.fetch_k if self.reranker else self.top_k
             passages = self.retriever.retrieve(questions, top_k)
+        return self._rerank(questions, passages, self.top_k, clock)
+
+    def _rerank(
+        self,
+        questions: Sequence[str],
+        passages: Sequence[Sequence[Passage]],
+        top_k: int,
+        clock: _Stopwatch,
+    ) -> list[list[Passage]]:
         if self.reranker is None:
-            return passages
+            return [list(own[:top_k]) for own in passages]
         with clock("rerank"):
-            return self.reranker.rerank(questions, passages, self.top_k)
+            return self.reranker.rerank(questions, passages, top_k)
 
     def _read(
         self, questions: Sequence[str], passages: Sequence[Sequence[Passage]], clock: _Stopwatch

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from dataclasses import replace
 from math import log
 
 import pytest
@@ -137,8 +138,16 @@ def test_nothing_found_is_an_answer_too() -> None:
 
 
 def test_passages_that_are_already_found_are_read() -> None:
-    answer = rag().answer_from("When?", [TOWER])
-    assert (answer.text, answer.grounded) == ("1953", True)
+    answer = rag(top_k=1).answer_from("When?", [TOWER, FERRY])
+    assert (answer.text, answer.grounded, len(answer.candidates)) == ("1912", True, 2)
+    assert rag().answer_from("When?", []).abstained
+
+
+def test_foreign_passages_are_scored_anew() -> None:
+    reranker = FakeReranker({"ferry": 0.6, "tower": 0.2})
+    foreign = [replace(TOWER, retrieval_score=99.0), FERRY]
+    answer = rag(reranker=reranker, top_k=1).answer_from("When?", foreign)
+    assert (answer.text, answer.candidates[1].score.rank) == ("1912", 0.2)
 
 
 def test_retrieve_gives_what_would_be_read() -> None:

@@ -207,7 +207,7 @@ def _process(owner: Path) -> str:
     """The process that wrote the file, as a person would look for it."""
     try:
         process = psutil.Process(int(owner.read_text(encoding="utf-8")))
-        command = " ".join(process.cmdline())
+        command = " ".join(" ".join(process.cmdline()).split())
     except (OSError, ValueError, psutil.Error):
         return "another process"
     return f"process {process.pid} ({command[:120]})"

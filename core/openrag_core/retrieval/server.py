@@ -11,7 +11,13 @@ from qdrant_client.http.exceptions import ApiException
 from openrag_core.errors import IndexUnreachableError
 from openrag_core.retrieval.store import DENSE, PREFETCH, SPARSE, Hit, Point, Query
 
+MEMORY = ":memory:"
 _PAGE = 1000  # points read at once when all are looked at
+_INDEXED = {
+    "doc_id": models.PayloadSchemaType.KEYWORD,
+    "source": models.PayloadSchemaType.KEYWORD,
+    "chunk": models.PayloadSchemaType.INTEGER,
+}
 _Result = TypeVar("_Result")
 
 
@@ -27,8 +33,9 @@ class ServerStore:
         IndexUnreachableError: The server does not answer, or refuses.
     """
 
-    def __init__(self, client: QdrantClient, collection: str, address: str = ":memory:") -> None:
+    def __init__(self, client: QdrantClient, collection: str, address: str = MEMORY) -> None:
         self._client = client
+        self._served = address != MEMORY
         self._collection = collection
         self.address = f"{address} (collection {collection})"
         self.description: Mapping[str, Any] | None = None
@@ -69,11 +76,7 @@ class ServerStore:
             sparse_vectors_config={SPARSE: models.SparseVectorParams(modifier=models.Modifier.IDF)},
             metadata=dict(description),
         )
-        for field, kind in (
-            ("doc_id", models.PayloadSchemaType.KEYWORD),
-            ("source", models.PayloadSchemaType.KEYWORD),
-            ("chunk", models.PayloadSchemaType.INTEGER),
-        ):
+        for field, kind in _INDEXED.items() if self._served else ():
             self._call(self._client.create_payload_index, self._collection, field, kind)
         self.description = description
 

@@ -1,0 +1,91 @@
+"""core/openrag_core/retrieval/documents.py: files of each kind, good and bad."""
+
+from pathlib import Path
+
+import pytest
+
+from openrag_core import DocumentError
+from openrag_core.retrieval.documents import Section, find_files, markdown_sections, read_file
+
+DOCUMENTS = Path(__file__).parents[3] / "examples" / "documents"
+
+
+def test_markdown_is_cut_at_its_headings() -> None:
+    text = (
+        "Before.\n\n# Bridge\n\nOpen.\n\n## Repairs\n\nShut.\n\n### Cost\nHigh.\n\n## Light\n\nLit."
+    )
+    assert [(s.title, s.text.strip()) for s in markdown_sections(text)] == [
+        ("", "Before."),
+        ("Bridge", "Open."),
+        ("Bridge > Repairs", "Shut."),
+        ("Bridge > Repairs > Cost", "High."),
+        ("Bridge > Light", "Lit."),
+    ]
+
+
+def test_a_hash_in_a_code_block_is_no_heading() -> None:
+    sections = list(markdown_sections("# A\n\n```\n# comment\n```\n\n> # quoted\n"))
+    assert [s.title for s in sections if s.text.strip()] == ["A"]
+
+
+def test_the_pages_title_is_not_said_twice() -> None:
+    sections = markdown_sections("# Museum\n\nOpen.\n\n## Visit\n\nDaily.", title="Museum")
+    assert [s.title for s in sections if s.text.strip()] == ["Museum", "Museum > Visit"]
+
+
+def test_html_is_read_without_what_is_not_for_reading() -> None:
+    document = read_file(DOCUMENTS / "museum.html")
+    titles = [section.title for section in document.sections]
+    assert titles == [
+        "Lindrel Clock Museum",
+        "Lindrel Clock Museum > Visit",
+        "Lindrel Clock Museum > Collection",
+    ]
+    text = " ".join(section.text for section in document.sections)
+    assert "Ida Corbel" in text
+    assert "font-family" not in text
+
+
+def test_pdf_is_read_page_by_page() -> None:
+    (section,) = read_file(DOCUMENTS / "water-tower.pdf").sections
+    assert (section.title, section.page) == ("Water tower", 1)
+    assert "Tove Brandt" in section.text
+
+
+def test_text_is_titled_by_its_name(tmp_path: Path) -> None:
+    file = tmp_path / "notes.txt"
+    file.write_text("\ufeffOne line.", encoding="utf-8")
+    assert read_file(file).sections == (Section("notes", "One line."),)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("empty.txt", b"", "holds no text"),
+        ("blank.md", b" \n\n# \n", "holds no text"),
+        ("empty.pdf", b"", "cannot be read"),
+        ("broken.pdf", b"%PDF-1.4 nonsense", "cannot be read"),
+        ("latin.txt", b"caf\xe9", "is not UTF-8"),
+        ("program.exe", b"MZ", r"'\.exe' is not one of \.htm, .*\.txt"),
+    ],
+)
+def test_a_bad_file_is_refused(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DocumentError, match=message):
+        read_file(tmp_path / name)
+
+
+def test_a_file_that_is_gone_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DocumentError, match="No such file"):
+        read_file(tmp_path / "gone.txt")
+
+
+def test_folders_are_searched_and_names_are_taken(tmp_path: Path) -> None:
+    for name in ("b.md", "a.txt", "sub/c.HTML", "x.py", ".git/d.md", "sub/.hidden.md"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("x", encoding="utf-8")
+    found = [file.relative_to(tmp_path).as_posix() for file in find_files([tmp_path])]
+    assert found == ["a.txt", "b.md", "sub/c.HTML"]
+    assert list(find_files([tmp_path / "x.py"])) == [tmp_path / "x.py"]
+    with pytest.raises(DocumentError, match="no such file or folder"):
+        list(find_files([tmp_path / "gone"]))

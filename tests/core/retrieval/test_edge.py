@@ -1,0 +1,93 @@
+"""core/openrag_core/retrieval/edge.py: on disk, and one owner at a time."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from openrag_core import IndexLockedError, PassageIndexError
+from openrag_core.retrieval import EdgeStore
+from tests.core.retrieval.test_store import DESCRIPTION, point, query, texts
+
+HOLD = """
+import sys
+from pathlib import Path
+from openrag_core.retrieval import EdgeStore
+store = EdgeStore(Path(sys.argv[1]))
+print("open", flush=True)
+sys.stdin.read()
+"""
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from openrag_core.retrieval import EdgeStore
+from tests.core.retrieval.test_store import DESCRIPTION, point
+store = EdgeStore(Path(sys.argv[1]))
+store.create(DESCRIPTION, 4)
+store.upsert([point(n) for n in range(3)])
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    store = EdgeStore(tmp_path / "index")
+    store.create(DESCRIPTION, 4)
+    store.upsert([point(n) for n in range(3)])
+    store.close()
+    return tmp_path / "index"
+
+
+def test_it_is_there_again_when_opened_again(folder: Path) -> None:
+    store = EdgeStore(folder)
+    assert store.description == DESCRIPTION
+    assert texts(store, query(1, 1))[0][0] == "t1"
+    store.close()
+
+
+def test_a_killed_process_loses_nothing_that_was_stored(tmp_path: Path) -> None:
+    root = Path(__file__).parents[3]
+    subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "index")], cwd=root, check=False)
+    store = EdgeStore(tmp_path / "index")
+    assert store.count() == 3
+    store.close()
+
+
+def test_a_second_process_is_told_who_holds_it(folder: Path) -> None:
+    command = [sys.executable, "-c", HOLD, str(folder)]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "open\n"
+        with pytest.raises(IndexLockedError, match=rf"process {holder.pid} \(.*--qdrant-url"):
+            EdgeStore(folder)
+        holder.communicate("")
+    store = EdgeStore(folder)
+    assert store.count() == 3
+    store.close()
+
+
+def test_an_interrupted_creation_does_not_count(folder: Path) -> None:
+    (folder / "index.json").unlink()
+    store = EdgeStore(folder)
+    assert store.description is None
+    store.create(DESCRIPTION, 4)
+    assert store.count() == 0
+    store.close()
+
+
+@pytest.mark.parametrize("file", ["index.json", "points/edge_config.json"])
+def test_damaged_files_are_named(folder: Path, file: str) -> None:
+    (folder / file).write_text("{", encoding="utf-8")
+    with pytest.raises(PassageIndexError, match="index again"):
+        EdgeStore(folder)
+
+
+def test_a_closed_index_says_so(folder: Path) -> None:
+    store = EdgeStore(folder)
+    store.close()
+    store.close()
+    with pytest.raises(PassageIndexError, match="closed: open it again"):
+        store.search([query(1, 1)], 1)

