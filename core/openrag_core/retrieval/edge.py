@@ -11,7 +11,9 @@ import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from threading import Lock
 from typing import Any
+from weakref import WeakValueDictionary, finalize
 
 import psutil
 from qdrant_edge import (
@@ -48,7 +50,7 @@ class EdgeStore:
 
     The folder holds `index.json` (what the index was made with; written last, so that a creation
     that was interrupted does not count), `points` (the engine's own files) and `owner` (the
-    process that opened it last).
+    process that has it open). Stores of one process on one folder share the open engine.
 
     Args:
         folder: Made when something is stored.
@@ -60,24 +62,28 @@ class EdgeStore:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._shard: EdgeShard | None = None
+        self._engine: _Engine | None = None
         self.address = str(folder)
         self.description: Mapping[str, Any] | None = None
         if (file := folder / "index.json").is_file():
-            self._open(lambda: EdgeShard.load(str(folder / "points")))
+            self._engine = _engine(folder, lambda: EdgeShard.load(str(folder / "points")))
             self.description = self._read(file)
 
     def create(self, description: Mapping[str, Any], dimension: int) -> None:
         """Make an empty shard for dense vectors of this length."""
         points = self._folder / "points"
-        shutil.rmtree(points, ignore_errors=True)  # left over from an interrupted creation
-        points.mkdir(parents=True)
         config = EdgeConfig(
             vectors={DENSE: EdgeVectorParams(size=dimension, distance=Distance.Cosine)},
             sparse_vectors={SPARSE: EdgeSparseVectorParams(modifier=Modifier.Idf)},
             wal_enabled=True,
         )
-        self._open(lambda: EdgeShard.create(str(points), config))
+
+        def creating() -> EdgeShard:
+            _clear(points)
+            points.mkdir(parents=True)
+            return EdgeShard.create(str(points), config)
+
+        self._engine = _engine(self._folder, creating)
         temporary = self._folder / "index.json.tmp"
         temporary.write_text(json.dumps(dict(description), indent=2), encoding="utf-8")
         temporary.replace(self._folder / "index.json")
@@ -96,8 +102,8 @@ class EdgeStore:
             )
             for point in points
         ]
-        self._open_shard.update(UpdateOperation.upsert_points(batch))
-        self._open_shard.flush()
+        self._shard.update(UpdateOperation.upsert_points(batch))
+        self._shard.flush()
 
     def delete_stale(self, document: str, content_hash: str) -> None:
         """Delete the document's points that are of another content hash."""
@@ -105,12 +111,12 @@ class EdgeStore:
             must=[FieldCondition(key="doc_id", match=MatchValue(document))],
             must_not=[FieldCondition(key="content_hash", match=MatchValue(content_hash))],
         )
-        self._open_shard.update(UpdateOperation.delete_points_by_filter(stale))
-        self._open_shard.flush()
+        self._shard.update(UpdateOperation.delete_points_by_filter(stale))
+        self._shard.flush()
 
     def search(self, queries: Sequence[Query], limit: int) -> list[list[Hit]]:
         """The best hits of each query, best first; ties by id."""
-        results = self._open_shard.query_batch(
+        results = self._shard.query_batch(
             QueryBatchRequest([self._request(query, limit) for query in queries])
         )
         return [
@@ -126,7 +132,7 @@ class EdgeStore:
         first = Filter(must=[FieldCondition(key="chunk", match=MatchValue(0))])
         found: dict[str, str] = {}
         offset = None
-        while self._shard is not None:
+        while self._engine is not None:
             records, offset = self._shard.scroll(
                 ScrollRequest(
                     limit=_PAGE,
@@ -144,46 +150,26 @@ class EdgeStore:
 
     def count(self) -> int:
         """How many points there are."""
-        return self._shard.count(CountRequest(exact=True)) if self._shard else 0
+        return self._shard.count(CountRequest(exact=True)) if self._engine else 0
 
     def close(self) -> None:
-        """Give the folder free for other processes."""
-        if self._shard is not None:
-            self._shard.close()
-            self._shard = None
-            (self._folder / "owner").unlink(missing_ok=True)
+        """Give the folder free for other processes, unless another store here has it open."""
+        self._engine = None
 
     @property
-    def _open_shard(self) -> EdgeShard:
-        if self._shard is None:
+    def _shard(self) -> EdgeShard:
+        if self._engine is None:
             raise PassageIndexError(f"the index {self.address} is closed: open it again")
-        return self._shard
-
-    def _open(self, opening: Callable[[], EdgeShard]) -> None:
-        owner = self._folder / "owner"
-        try:
-            self._shard = opening()
-        except Exception as error:  # the engine raises nothing more special
-            if "WouldBlock" in str(error):
-                raise IndexLockedError(
-                    f"the index {self.address} is in use by {_process(owner)}. Wait until it "
-                    "ends, or serve several processes from a Qdrant server (--qdrant-url)"
-                ) from error
-            raise PassageIndexError(
-                f"the index {self.address} cannot be opened: {error}. "
-                "If its files are damaged, delete the folder and index again"
-            ) from error
-        owner.write_text(str(os.getpid()), encoding="utf-8")
+        return self._engine.shard
 
     def _read(self, file: Path) -> Mapping[str, Any]:
         try:
-            description = json.loads(file.read_text(encoding="utf-8"))
+            return dict(json.loads(file.read_text(encoding="utf-8")))
         except ValueError as error:
             self.close()
             raise PassageIndexError(
                 f"{file} is damaged ({error}): delete {self.address} and index again"
             ) from error
-        return dict(description)
 
     @staticmethod
     def _request(query: Query, limit: int) -> QueryRequest:
@@ -201,6 +187,58 @@ class EdgeStore:
             ],
             with_payload=True,
         )
+
+
+class _Engine:
+    """An open shard, closed when the last store that uses it is gone."""
+
+    def __init__(self, shard: EdgeShard, owner: Path) -> None:
+        self.shard = shard
+        owner.write_text(str(os.getpid()), encoding="utf-8")
+        finalize(self, _release, shard, owner)
+
+
+_engines: WeakValueDictionary[Path, _Engine] = WeakValueDictionary()
+_opening = Lock()
+
+
+def _engine(folder: Path, opening: Callable[[], EdgeShard]) -> _Engine:
+    """The engine that this process has on the folder; opened if there is none yet."""
+    owner = folder / "owner"
+    with _opening:
+        if (engine := _engines.get(folder.resolve())) is not None:
+            return engine
+        try:
+            shard = opening()
+        except Exception as error:  # the engine raises nothing more special
+            if "WouldBlock" in str(error):
+                raise IndexLockedError(
+                    f"the index {folder} is in use by {_process(owner)}. Wait until it ends, or "
+                    "serve several processes from a Qdrant server (--qdrant-url)"
+                ) from error
+            raise PassageIndexError(
+                f"the index {folder} cannot be opened: {error}. "
+                "If its files are damaged, delete the folder and index again"
+            ) from error
+        engine = _engines[folder.resolve()] = _Engine(shard, owner)
+        return engine
+
+
+def _release(shard: EdgeShard, owner: Path) -> None:
+    shard.close()
+    owner.unlink(missing_ok=True)
+
+
+def _clear(points: Path) -> None:
+    """Remove what an interrupted creation left; never what is in use or was finished meanwhile."""
+    if (points.parent / "index.json").exists():
+        raise FileExistsError("another process has made it meanwhile, run the command again")
+    try:
+        EdgeShard.load(str(points)).close()
+    except Exception as error:
+        if "WouldBlock" in str(error):
+            raise
+    shutil.rmtree(points, ignore_errors=True)
 
 
 def _process(owner: Path) -> str:

@@ -69,6 +69,56 @@ def test_a_second_process_is_told_who_holds_it(folder: Path) -> None:
     store.close()
 
 
+def test_stores_of_one_process_share_the_engine(folder: Path) -> None:
+    one, other = EdgeStore(folder), EdgeStore(folder)
+    one.upsert([point(3)])
+    assert other.count() == 4
+    one.close()
+    assert other.count() == 4
+    assert (folder / "owner").exists()
+    other.close()
+    assert not (folder / "owner").exists()
+
+
+def test_a_store_that_is_dropped_gives_the_folder_free(folder: Path) -> None:
+    store = EdgeStore(folder)
+    assert store.count() == 3
+    del store
+    command = [sys.executable, "-c", HOLD, str(folder)]
+    done = subprocess.run(command, input="", capture_output=True, text=True, check=True)
+    assert done.stdout == "open\n"
+
+
+def test_two_creations_at_once_are_one(tmp_path: Path) -> None:
+    one, other = EdgeStore(tmp_path), EdgeStore(tmp_path)
+    one.create(DESCRIPTION, 4)
+    one.upsert([point(0)])
+    other.create(DESCRIPTION, 4)
+    assert other.count() == 1
+
+
+def test_a_creation_that_is_under_way_elsewhere_is_left_alone(folder: Path, tmp_path: Path) -> None:
+    """The other process opened the engine and has not written `index.json` yet."""
+    late = EdgeStore(tmp_path / "late")
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(folder)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "open\n"
+        (folder / "index.json").rename(tmp_path / "index.json")
+        (tmp_path / "late").symlink_to(folder)
+        with pytest.raises(IndexLockedError, match=f"process {holder.pid}"):
+            late.create(DESCRIPTION, 4)
+        holder.communicate("")
+    (tmp_path / "index.json").rename(folder / "index.json")
+    with pytest.raises(PassageIndexError, match="made it meanwhile, run the command again"):
+        late.create(DESCRIPTION, 4)
+    assert EdgeStore(folder).count() == 3
+
+
 def test_an_interrupted_creation_does_not_count(folder: Path) -> None:
     (folder / "index.json").unlink()
     store = EdgeStore(folder)

