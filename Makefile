@@ -45,7 +45,7 @@ types: setup
 	$(BIN)/mypy
 
 layers: setup
-	$(BIN)/lint-imports --no-timings --no-cache
+	$(BIN)/lint-imports --no-cache --no-logo
 
 clean:  ## remove what the targets made
 	rm -rf .venv .demo .openrag dist
