@@ -10,7 +10,7 @@ ifndef OMP_WAIT_POLICY
 export GOMP_SPINCOUNT ?= 1000
 endif
 
-.PHONY: help setup demo test check format lint types layers clean
+.PHONY: help setup demo test check format lint types layers bench clean
 
 help:  ## show the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 10
@@ -46,6 +46,10 @@ types: setup
 
 layers: setup
 	$(BIN)/lint-imports --no-cache --no-logo
+
+bench: setup  ## measure; needs $OPENRAG_TEST_DATA
+	$(BIN)/python benchmarks/relevance.py
+	$(BIN)/python benchmarks/ranking.py
 
 clean:  ## remove what the targets made
 	rm -rf .venv .demo .openrag dist

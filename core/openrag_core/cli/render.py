@@ -72,7 +72,7 @@ def _candidates(candidates: Sequence[Candidate]) -> Table:
     for name in ("total", *given):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("answer", ratio=3)
-    table.add_column("passage", ratio=2)
+    table.add_column("passage", ratio=2, overflow="fold")
     for candidate, score in zip(candidates, scores, strict=True):
         table.add_row(
             f"{candidate.total:.3f}",
