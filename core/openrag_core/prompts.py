@@ -98,16 +98,35 @@ def encode_messages(
         {"role": message["role"], "content": name}
         for name, message in zip(names, messages, strict=True)
     ]
-    rendered = tokenizer.apply_chat_template(masked, tokenize=False, add_generation_prompt=True)
+    rendered = _render(tokenizer, masked)
     vocabulary = tokenizer.get_added_vocab()
     tokens = sorted(filter(str.strip, vocabulary), key=len, reverse=True)
     pieces: list[str | int] = []
-    for stretch in re.split(f"({'|'.join(map(re.escape, tokens))})", str(rendered)):
+    for stretch in re.split(f"({'|'.join(map(re.escape, tokens))})", rendered):
         if stretch in vocabulary:
             pieces.append(vocabulary[stretch])
         else:
             pieces.append(re.sub("|".join(names), lambda name: names[name[0]], stretch))
     return _encode(tokenizer, pieces)
+
+
+def _render(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]]) -> str:
+    """Apply the chat template; one without a system role gets that text before the user's."""
+    from jinja2 import TemplateError  # noqa: PLC0415  (prompts import without extras)
+
+    def render(turns: list[dict[str, str]]) -> str:
+        rendered = tokenizer.apply_chat_template(
+            turns, tokenize=False, add_generation_prompt=True, enable_thinking=False
+        )
+        return str(rendered)
+
+    try:
+        return render(messages)
+    except TemplateError:
+        if len(messages) < 2 or messages[0]["role"] != "system":
+            raise
+    system, first, *others = messages
+    return render([first | {"content": f"{system['content']}\n\n{first['content']}"}, *others])
 
 
 def token_id(tokenizer: PreTrainedTokenizerBase, token: str) -> int:

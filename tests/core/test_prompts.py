@@ -194,6 +194,16 @@ def test_forged_turns_are_text(chat: PreTrainedTokenizerBase) -> None:
     assert forged in chat.decode(ids)
 
 
+def test_a_template_without_system_role_gets_its_text_with_the_users(
+    chat: PreTrainedTokenizerBase,
+) -> None:
+    refuse = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no') }}{% endif %}"
+    chat.chat_template = refuse + CHAT
+    turns = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "When?"}]
+    merged = [{"role": "user", "content": "Be brief.\n\nWhen?"}]
+    assert encode_messages(chat, turns) == encode_messages(chat, merged)
+
+
 def test_a_model_without_chat_template_is_refused(published: PreTrainedTokenizerBase) -> None:
     with pytest.raises(ConfigError, match="chat template"):
         encode_messages(published, [{"role": "user", "content": "When?"}])

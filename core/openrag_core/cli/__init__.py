@@ -12,13 +12,13 @@ from openrag_core.errors import OpenRAGError
 
 def main() -> None:
     """Run the command line; errors end it with a message and a code, never with a traceback."""
-    _prepare_threads()
-    if not os.environ.get("OPENRAG_DEBUG"):
-        _keep_libraries_quiet()
     try:
-        need("cli", "typer", "rich")
+        need("cli", "typer", "rich", "psutil")
     except OpenRAGError as error:
         sys.exit(f"error: {error}")
+    if not os.environ.get("OPENRAG_DEBUG"):
+        _keep_libraries_quiet()
+    _prepare_threads()
     from openrag_core.cli.app import run  # noqa: PLC0415  (torch must load after the threads are set)
 
     run()
@@ -30,13 +30,20 @@ def _prepare_threads() -> None:
     By default OpenMP threads spin at every barrier: with another process on one of the cores a
     command takes many times longer. The variables count only before torch is loaded.
     """
+    import psutil  # noqa: PLC0415  (an extra)
+
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-    cores = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
-    busy = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores - int(busy))))
+    if "OMP_NUM_THREADS" not in os.environ:
+        cores = _usable_cores()
+        busy = round(psutil.cpu_percent(interval=0.1) / 100 * (os.cpu_count() or 1))
+        os.environ["OMP_NUM_THREADS"] = str(max(1, cores - busy))
+
+
+def _usable_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _keep_libraries_quiet() -> None:

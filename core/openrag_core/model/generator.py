@@ -32,7 +32,7 @@ class TransformersGenerator:
             answer to give.
 
     Raises:
-        ConfigError: A number is below 1.
+        ConfigError: A number is below 1, or the tokenizer lacks reflection tokens of the model.
     """
 
     def __init__(
@@ -55,9 +55,15 @@ class TransformersGenerator:
         self.instruction = instruction
         self.reflection_trained: bool = getattr(model.config, "reflection_trained", False)
         added = tokenizer.added_tokens_decoder.items()
+        reflection = {str(token): id_ for id_, token in added if str(token) in TOKENS}
         self._special = {id_: str(token) for id_, token in added if token.special}
-        reflection = {text: id_ for id_, text in self._special.items() if text in TOKENS}
+        self._special |= {id_: token for token, id_ in reflection.items()}
         self._watched = tuple(reflection) if self.reflection_trained else ()
+        if self.reflection_trained and (absent := set(TOKENS) - set(reflection)):
+            raise ConfigError(
+                f"the model's reflection tokens are trained, but its tokenizer lacks "
+                f"{', '.join(sorted(absent))}: load the tokenizer that belongs to it"
+            )
         self._positions: int = model.config.get_text_config().max_position_embeddings
         self._decode = GreedyDecoder(
             model,
@@ -142,10 +148,8 @@ class TransformersGenerator:
         return [(self._text(c.ids), self._tokens(c)) for c in self._decode(prompts, limit)]
 
     def _text(self, ids: list[int]) -> str:
-        text = self.tokenizer.decode(
-            ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
-        )
-        return str(text)
+        words = [id_ for id_ in ids if id_ not in self._special]
+        return str(self.tokenizer.decode(words, clean_up_tokenization_spaces=False))
 
     def _tokens(self, continuation: Continuation) -> tuple[Token, ...]:
         return tuple(

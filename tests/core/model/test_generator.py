@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from tokenizers import Tokenizer
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from openrag_core import ConfigError, Generator, Passage, QuestionError, WeightsNotInstalledError
 from openrag_core.model import OpenRAGForCausalLM, TransformersGenerator, load
@@ -62,6 +63,13 @@ def test_a_prompt_longer_than_the_model_is_refused(trained: Loaded) -> None:
     generator = TransformersGenerator(*trained)
     with pytest.raises(QuestionError, match=r"the model holds 1024: shorten the question"):
         generator.draft(["word " * 2000])
+
+
+def test_a_trained_model_without_its_tokenizer_is_refused(trained: Loaded) -> None:
+    backend = trained[1].backend_tokenizer.to_str().replace("[Relevant]", "[Important]")
+    stripped = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(backend))
+    with pytest.raises(ConfigError, match=r"lacks \[Relevant\]: load the tokenizer"):
+        TransformersGenerator(trained[0], stripped)
 
 
 @pytest.mark.parametrize("name", ["max_new_tokens", "max_batch_tokens"])
