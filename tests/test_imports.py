@@ -89,5 +89,5 @@ def test_every_door_says_what_to_install(python: Path, module: str, extra: str) 
 def test_the_command_line_says_so_without_a_traceback(python: Path) -> None:
     done = run(python, "from openrag_core.cli import main; main()")
     assert done.returncode == 1
-    assert done.stderr.startswith("error: typer, rich not installed. Run: pip install")
+    assert done.stderr.startswith("error: typer, rich, psutil not installed. Run: pip install")
     assert "Traceback" not in done.stderr
