@@ -40,7 +40,7 @@ from qdrant_edge import Query as EdgeQuery
 from qdrant_edge import SparseVector as EdgeSparseVector
 
 from openrag_core.errors import IndexLockedError, PassageIndexError
-from openrag_core.retrieval.store import DENSE, PREFETCH, SPARSE, Hit, Point, Query
+from openrag_core.retrieval.store import DENSE, PREFETCH, SPARSE, Hit, Point, Query, best_first
 
 _PAGE = 1000  # points read at once when all are looked at
 
@@ -119,13 +119,7 @@ class EdgeStore:
         results = self._shard.query_batch(
             QueryBatchRequest([self._request(query, limit) for query in queries])
         )
-        return [
-            sorted(
-                (Hit(str(point.id), point.score, point.payload or {}) for point in points),
-                key=lambda hit: (-hit.score, hit.id),
-            )
-            for points in results
-        ]
+        return [best_first(points) for points in results]
 
     def documents(self) -> dict[str, str]:
         """Content hash of each document whose first chunk, which is stored last, is there."""

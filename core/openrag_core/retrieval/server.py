@@ -9,7 +9,7 @@ from qdrant_client import QdrantClient, models
 from qdrant_client.http.exceptions import ApiException
 
 from openrag_core.errors import IndexUnreachableError
-from openrag_core.retrieval.store import DENSE, PREFETCH, SPARSE, Hit, Point, Query
+from openrag_core.retrieval.store import DENSE, PREFETCH, SPARSE, Hit, Point, Query, best_first
 
 MEMORY = ":memory:"
 _PAGE = 1000  # points read at once when all are looked at
@@ -112,13 +112,7 @@ class ServerStore:
             self._collection,
             [self._request(query, limit) for query in queries],
         )
-        return [
-            sorted(
-                (Hit(str(point.id), point.score, point.payload or {}) for point in response.points),
-                key=lambda hit: (-hit.score, hit.id),
-            )
-            for response in responses
-        ]
+        return [best_first(response.points) for response in responses]
 
     def documents(self) -> dict[str, str]:
         """Content hash of each document whose first chunk, which is stored last, is there."""

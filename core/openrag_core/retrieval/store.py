@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -45,6 +45,31 @@ class Hit:
     score: float
     """Fused from both kinds of search (DBSF); comparable within one result list only."""
     payload: Mapping[str, Any]
+
+
+class FoundPoint(Protocol):
+    """A hit as either engine gives it."""
+
+    @property
+    def id(self) -> object:
+        """A UUID."""
+        ...
+
+    @property
+    def score(self) -> float:
+        """Fused."""
+        ...
+
+    @property
+    def payload(self) -> dict[str, Any] | None:
+        """As it was stored."""
+        ...
+
+
+def best_first(points: Iterable[FoundPoint]) -> list[Hit]:
+    """The engine's hits as ours, ties by id: engines leave their order open."""
+    hits = (Hit(str(point.id), point.score, point.payload or {}) for point in points)
+    return sorted(hits, key=lambda hit: (-hit.score, hit.id))
 
 
 class PointStore(Protocol):
