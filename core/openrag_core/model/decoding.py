@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel
 
 
 @dataclass(frozen=True, slots=True)
 class Continuation:
     """What the model wrote after one prompt: T tokens, the end token included where it came."""
 
-    ids: list[int]
-    logprobs: list[float]
+    ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
     """Of the chosen tokens; length T."""
-    watched: list[list[float]]
+    watched: list[list[float]] = field(default_factory=list)
     """Log-probabilities of the watched ids at each position; shape (T, len(watch))."""
 
 
 class GreedyDecoder:
     """Writes the likeliest continuation of each prompt.
+
+    The beginning that all prompts of a batch share is computed once; rows that end leave the
+    batch. A checkpoint's own generation settings (penalties, beams, sampling) are not applied.
 
     Args:
         model: A causal language model.
@@ -43,21 +47,25 @@ class GreedyDecoder:
         banned: Sequence[int] = (),
         max_batch_tokens: int = 8192,
     ) -> None:
-        self._model: Any = model  # its `generate` is typed as a module's attribute
+        self._model: Any = model
+        self._config = model.config.get_text_config()
         self._pad_id = pad_id
         self._watch = list(watch)
         self._banned = list(banned)
         self._max_batch_tokens = max_batch_tokens
-        ends = model.generation_config.eos_token_id
-        self._ends = set(ends if isinstance(ends, list) else [ends]) - {None}
+        ends = model.generation_config.eos_token_id if model.generation_config else None
+        self._ends = {
+            end for end in (ends if isinstance(ends, list) else [ends]) if end is not None
+        }
 
+    @torch.inference_mode()
     def __call__(self, prompts: Sequence[list[int]], max_new_tokens: int) -> list[Continuation]:
         """Continue each prompt, until an end token or the limit; the order is kept."""
-        results: dict[int, Continuation] = {}
+        results = [Continuation() for _ in prompts]
         for rows in self._batches(prompts, max_new_tokens):
-            continued = self._continue([prompts[row] for row in rows], max_new_tokens)
-            results |= dict(zip(rows, continued, strict=True))
-        return [results[row] for row in range(len(prompts))]
+            batch = [results[row] for row in rows]
+            self._continue([prompts[row] for row in rows], batch, max_new_tokens)
+        return results
 
     def _batches(self, prompts: Sequence[list[int]], max_new_tokens: int) -> Iterator[list[int]]:
         """Rows of like length together, so that little is padded."""
@@ -71,49 +79,83 @@ class GreedyDecoder:
         if batch:
             yield batch
 
-    def _continue(self, prompts: list[list[int]], max_new_tokens: int) -> list[Continuation]:
-        width = max(map(len, prompts))
-        padding = [width - len(prompt) for prompt in prompts]
-        rows = [[self._pad_id] * n + prompt for n, prompt in zip(padding, prompts, strict=True)]
+    def _continue(
+        self, prompts: list[list[int]], batch: list[Continuation], max_new_tokens: int
+    ) -> None:
+        cache = DynamicCache(config=self._config)
+        shared = self._prefill_shared(prompts, cache)
+        ids, mask = self._padded([prompt[shared:] for prompt in prompts])
+        positions = (shared + mask.cumsum(dim=-1) - 1).clamp(min=0)
+        mask = torch.cat([mask.new_ones(len(prompts), shared), mask], dim=-1)
+        for _ in range(max_new_tokens):
+            logprobs = self._step(ids, mask, positions, cache)
+            chosen, best = logprobs.max(dim=-1)
+            self._record(batch, best.tolist(), chosen.tolist(), logprobs[:, self._watch].tolist())
+            alive = [n for n, row in enumerate(batch) if row.ids[-1] not in self._ends]
+            if not alive:
+                return
+            if len(alive) < len(batch):
+                batch = [batch[n] for n in alive]
+                cache.batch_select_indices(torch.tensor(alive, device=mask.device))
+                best, mask, positions = best[alive], mask[alive], positions[alive]
+            ids = best.unsqueeze(-1)
+            mask = torch.cat([mask, mask.new_ones(len(batch), 1)], dim=-1)
+            positions = positions[:, -1:] + 1
+
+    def _prefill_shared(self, prompts: list[list[int]], cache: DynamicCache) -> int:
+        """Compute what all prompts begin with, once; the length of it.
+
+        Rows of unlike length get padding between this and their own part. A sliding window counts
+        that as text, so with one only rows of equal length share.
+        """
+        equal = len({len(prompt) for prompt in prompts}) == 1
+        if len(prompts) == 1 or not (equal or self._sees_everything):
+            return 0
+        columns = zip(*(prompt[:-1] for prompt in prompts), strict=False)
+        shared = sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns))
+        if shared:
+            ids, mask = self._padded([prompts[0][:shared]])
+            self._step(ids, mask, mask.cumsum(dim=-1) - 1, cache)
+            cache.batch_repeat_interleave(len(prompts))
+        return shared
+
+    @property
+    def _sees_everything(self) -> bool:
+        kinds = getattr(self._config, "layer_types", None) or []
+        window = getattr(self._config, "sliding_window", None) if not kinds else None
+        return window is None and all(kind == "full_attention" for kind in kinds)
+
+    def _padded(self, rows: list[list[int]]) -> tuple[Tensor, Tensor]:
+        """Ids, padded on the left, and their mask; each of shape (rows, longest)."""
+        width = max(map(len, rows))
+        padding = [width - len(row) for row in rows]
+        filled = [[self._pad_id] * n + row for n, row in zip(padding, rows, strict=True)]
         mask = [[0] * n + [1] * (width - n) for n in padding]
         device = self._model.device
-        recorder = _Recorder(self._watch, self._banned)
-        sequences = self._model.generate(
-            input_ids=torch.tensor(rows, device=device),
-            attention_mask=torch.tensor(mask, device=device),
-            generation_config=GenerationConfig(
-                do_sample=False,
-                max_new_tokens=max_new_tokens,
-                eos_token_id=sorted(self._ends) or None,
-                pad_token_id=self._pad_id,
-            ),
-            logits_processor=LogitsProcessorList([recorder]),
+        return torch.tensor(filled, device=device), torch.tensor(mask, device=device)
+
+    def _step(self, ids: Tensor, mask: Tensor, positions: Tensor, cache: DynamicCache) -> Tensor:
+        """Log-probabilities of the next token; shape (rows, vocabulary)."""
+        output = self._model(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
         )
-        chosen = torch.stack(recorder.chosen, dim=1).tolist()
-        watched = torch.stack(recorder.watched, dim=1).tolist()
-        new = sequences[:, width:].tolist()
-        lengths = [self._length(ids) for ids in new]
-        return [
-            Continuation(ids[:n], logprobs[:n], steps[:n])
-            for ids, logprobs, steps, n in zip(new, chosen, watched, lengths, strict=True)
-        ]
+        logits: Tensor = output.logits[:, -1].float()
+        logits[:, self._banned] = -torch.inf
+        return logits.log_softmax(dim=-1)
 
-    def _length(self, ids: list[int]) -> int:
-        """Tokens up to the first end token, which counts; what follows it is padding."""
-        return next((n for n, id_ in enumerate(ids, start=1) if id_ in self._ends), len(ids))
-
-
-class _Recorder(LogitsProcessor):
-    """Keeps T x watched and T numbers of each row, where the scores would be T x vocabulary."""
-
-    def __init__(self, watch: list[int], banned: list[int]) -> None:
-        self._watch, self._banned = watch, banned
-        self.chosen: list[Tensor] = []
-        self.watched: list[Tensor] = []
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:  # noqa: ARG002
-        scores[:, self._banned] = -torch.inf
-        logprobs = scores.float().log_softmax(dim=-1)
-        self.chosen.append(logprobs.amax(dim=-1))
-        self.watched.append(logprobs[:, self._watch])
-        return scores
+    @staticmethod
+    def _record(
+        batch: list[Continuation],
+        ids: list[int],
+        logprobs: list[float],
+        watched: list[list[float]],
+    ) -> None:
+        for row, id_, logprob, step in zip(batch, ids, logprobs, watched, strict=True):
+            row.ids.append(id_)
+            row.logprobs.append(logprob)
+            row.watched.append(step)

@@ -78,18 +78,24 @@ class OpenRAGForCausalLM(PreTrainedModel, GenerationMixin):
         self.base.set_output_embeddings(value)
 
     def forward(
-        self, *args: Any, output_router_logits: bool = False, **kwargs: Any
+        self,
+        *args: Any,
+        logits_to_keep: int | Tensor = 0,
+        output_router_logits: bool = False,
+        **kwargs: Any,
     ) -> CausalLMOutputWithPast | tuple[Any, ...]:
         """Run the base model; its arguments and outputs are passed through.
 
         Args:
             *args: For the base model.
+            logits_to_keep: How many last positions to compute logits for; 0 for all.
             output_router_logits: Whether to return what the routers computed.
             **kwargs: For the base model.
 
         Returns:
             An `OpenRAGOutput`, or a tuple where `return_dict=False` was asked for.
         """
+        kwargs["logits_to_keep"] = logits_to_keep  # named above, since transformers looks for it
         output: CausalLMOutputWithPast | tuple[Any, ...]
         if not output_router_logits:
             output = self.base(*args, **kwargs)

@@ -40,6 +40,8 @@ FAMILIES: dict[str, PreTrainedConfig] = {
     "gemma": GemmaConfig(**SIZES, head_dim=8),
     "gemma2": Gemma2Config(**SIZES, head_dim=8),
     "phi3": Phi3Config(**SIZES),
+    "mistral-window": MistralConfig(**SIZES, sliding_window=5),
+    "gemma2-window": Gemma2Config(**SIZES, head_dim=8, sliding_window=5),
 }
 
 
