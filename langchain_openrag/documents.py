@@ -30,14 +30,16 @@ def to_question(value: object) -> str:
     """The question in what a chain hands over.
 
     Args:
-        value: A string; a dict with "question", "input", "query" or "messages"; a prompt; or a
-            list of messages, of which the last human one counts.
+        value: A string; a message; a dict with "question", "input", "query" or "messages"; a
+            prompt; or a list of messages, of which the last human one counts.
 
     Raises:
         QuestionError: There is none in it.
     """
     if isinstance(value, str):
         return value
+    if isinstance(value, BaseMessage):
+        return str(value.text)
     if isinstance(value, PromptValue):
         return _last_human(value.to_messages())
     if isinstance(value, Mapping):
@@ -45,18 +47,22 @@ def to_question(value: object) -> str:
         if found:
             return str(found[0])
         if "messages" in value:
-            return _last_human(convert_to_messages(value["messages"]))
+            return _last_human(value["messages"])
         raise QuestionError(
             f"no question in a dict with the keys {sorted(map(str, value))}: "
             f"give one of {', '.join(QUESTION_KEYS)} as a string, or messages"
         )
     if isinstance(value, Sequence):
-        return _last_human(convert_to_messages(list(value)))
+        return _last_human(value)
     raise QuestionError(f"no question in a {type(value).__name__}: give a string, dict or messages")
 
 
-def _last_human(messages: Sequence[BaseMessage]) -> str:
-    for message in reversed(messages):
+def _last_human(messages: Sequence[Any]) -> str:
+    try:
+        converted = convert_to_messages(list(messages))
+    except (ValueError, TypeError, NotImplementedError) as error:
+        raise QuestionError(f"what stands under messages are none: {error}") from error
+    for message in reversed(converted):
         if isinstance(message, HumanMessage):
             return str(message.text)
     raise QuestionError(f"no human message among {len(messages)} messages: add the question")

@@ -10,6 +10,7 @@ from operator import add
 from typing import Any
 
 from langchain_core.documents import Document
+from langchain_core.messages import BaseMessage
 from langchain_core.prompt_values import PromptValue
 from langchain_core.runnables import RunnableConfig, RunnableSerializable
 from langchain_core.runnables.utils import AddableDict
@@ -17,9 +18,10 @@ from pydantic import ConfigDict, SkipValidation
 from typing_extensions import TypedDict
 
 from langchain_openrag.documents import to_document, to_question
-from openrag_core import Answer, OpenRAG
+from openrag_core import Answer, OpenRAG, QuestionError
+from openrag_core.pipeline import check_questions
 
-RunnableInput = str | dict[str, Any] | list[Any] | PromptValue
+RunnableInput = str | dict[str, Any] | list[Any] | BaseMessage | PromptValue
 
 
 class RunnableOutput(TypedDict):
@@ -149,7 +151,10 @@ class OpenRAGRunnable(RunnableSerializable[RunnableInput, RunnableOutput]):
         return _output(await self.rag.aanswer(to_question(value)))
 
     def _answer_many(self, values: list[RunnableInput]) -> list[RunnableOutput | Exception]:
-        return [_output(answer) for answer in self.rag.answer_many([*map(to_question, values)])]
+        """Answer the good questions together; each bad one gets its own exception."""
+        asked = [_checked(value) for value in values]
+        answers = iter(self.rag.answer_many([one for one in asked if isinstance(one, str)]))
+        return [_output(next(answers)) if isinstance(one, str) else one for one in asked]
 
     async def _aanswer_many(self, values: list[RunnableInput]) -> list[RunnableOutput | Exception]:
         return await asyncio.to_thread(self._answer_many, values)
@@ -160,6 +165,15 @@ class OpenRAGRunnable(RunnableSerializable[RunnableInput, RunnableOutput]):
     async def _apieces(self, values: AsyncIterator[RunnableInput]) -> AsyncIterator[RunnableOutput]:
         for piece in _split(await self._aanswer(_sum([value async for value in values]))):
             yield piece
+
+
+def _checked(value: RunnableInput) -> str | QuestionError:
+    try:
+        question = to_question(value)
+        check_questions([question])
+    except QuestionError as error:
+        return error
+    return question
 
 
 def _output(answer: Answer) -> RunnableOutput:
@@ -180,4 +194,10 @@ def _split(output: RunnableOutput) -> Iterator[Any]:
 
 
 def _sum(values: list[Any]) -> Any:  # noqa: ANN401  (pieces of whatever came in)
-    return reduce(add, values)
+    """The pieces added up; where they cannot be, the last one, as everywhere in LangChain."""
+    if not values:
+        raise QuestionError("nothing came in")
+    try:
+        return reduce(add, values)
+    except TypeError:
+        return values[-1]

@@ -13,6 +13,8 @@ def to_node(passage: Passage, candidate: Candidate | None = None) -> NodeWithSco
         id_=passage.id,
         text=passage.text,
         metadata={**passage.metadata, "title": passage.title, "source": passage.source},
+        excluded_llm_metadata_keys=list(passage.metadata),  # hashes and dates say nothing to it
+        excluded_embed_metadata_keys=list(passage.metadata),
     )
     score = passage.rank_score if candidate is None else candidate.total
     return NodeWithScore(node=node, score=score)
@@ -24,8 +26,8 @@ def to_passage(scored: NodeWithScore) -> Passage:
     return Passage(
         id=scored.node.node_id,
         text=scored.node.get_content(),
-        title=str(metadata.pop("title", "")),
-        source=str(metadata.pop("source", metadata.get("file_path", ""))),
+        title=str(metadata.pop("title", None) or ""),
+        source=str(metadata.pop("source", None) or metadata.get("file_path", "")),
         metadata=metadata,
         retrieval_score=scored.score,
     )

@@ -48,9 +48,11 @@ class OpenRAGQueryEngine(BaseQueryEngine):
         nodes: list[NodeWithScore],
         additional_source_nodes: Sequence[NodeWithScore] | None = None,
     ) -> RESPONSE_TYPE:
-        """Answer from nodes that are already found."""
-        passages = [to_passage(node) for node in [*nodes, *(additional_source_nodes or ())]]
-        return _response(self.rag.answer_from(query_bundle.query_str, passages))
+        """Answer from nodes that are already found; the additional ones are only handed on."""
+        passages = [to_passage(node) for node in nodes]
+        response = _response(self.rag.answer_from(query_bundle.query_str, passages))
+        response.source_nodes += additional_source_nodes or ()
+        return response
 
     async def asynthesize(
         self,

@@ -156,10 +156,15 @@ def _reranker(settings: Settings, retriever: Retriever) -> Reranker | None:
         case "none":
             return None
         case "maxsim":
-            from openrag_core.reranking.maxsim import MaxSimReranker  # noqa: PLC0415
+            from openrag_core.reranking.maxsim import (  # noqa: PLC0415
+                MaxSimReranker,
+                TokenEncoder,
+            )
 
             encoder = getattr(retriever, "encoder", None)
-            return MaxSimReranker(encoder or _encoder(settings))
+            if not isinstance(encoder, TokenEncoder):
+                encoder = _encoder(settings)
+            return MaxSimReranker(encoder)
         case "cohere":
             need("cohere", "cohere")
             from openrag_core.reranking.cohere import CohereReranker  # noqa: PLC0415

@@ -16,10 +16,11 @@ def choose_device(device: str | torch.device | None) -> torch.device:
     Raises:
         ConfigError: There is no such device.
     """
+    name = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    except RuntimeError as error:
-        raise ConfigError(f"device {device!r} is unknown: {error}") from error
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:  # torch raises either
+        raise ConfigError(f"there is no device {str(name)!r} here: {error}") from error
 
 
 def choose_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:

@@ -97,7 +97,7 @@ class OpenRAG:
                 draft=draft,
                 candidates=next(candidates) if decision.retrieve else (),
                 minima=self.minima,
-                seconds=clock.seconds,
+                seconds=dict(clock.seconds),
             )
             for question, (decision, draft) in decided
         ]
@@ -191,13 +191,21 @@ class OpenRAG:
 
 
 def check_questions(questions: Sequence[str]) -> None:
-    """Refuse blank questions.
+    """Refuse questions that nothing can be answered to.
 
     Raises:
-        QuestionError: One is blank.
+        QuestionError: One is blank, or holds what is no Unicode character.
     """
-    if not all(question.strip() for question in questions):
-        raise QuestionError("the question is empty: ask something")
+    for question in questions:
+        if not question.strip():
+            raise QuestionError("the question is empty: ask something")
+        try:
+            question.encode()
+        except UnicodeEncodeError as error:
+            raise QuestionError(
+                f"the question {question!r} holds what is no Unicode character: "
+                "check the terminal's encoding"
+            ) from error
 
 
 class _Stopwatch:

@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, get_args
 from uuid import uuid4
 from weakref import WeakKeyDictionary
@@ -23,7 +25,7 @@ from openrag_core.errors import ConfigError
 from openrag_core.reflection import END_PARAGRAPH, NO_RETRIEVAL, PARAGRAPH, RETRIEVAL
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
+    from tokenizers import AddedToken, Tokenizer
     from transformers import PreTrainedTokenizerBase
 
 PromptMode = Literal["bare", "no_retrieval", "retrieval"]
@@ -80,53 +82,68 @@ def encode_messages(
 
     Args:
         tokenizer: With a chat template.
-        messages: Each {"role", "content"}; the content is encoded as plain text.
+        messages: Each {"role", "content"}; the content, without surrounding white space, is
+            encoded as plain text.
 
     Returns:
         Token ids; shape (T,).
 
     Raises:
-        ConfigError: The tokenizer has no chat template.
+        ConfigError: The tokenizer has no chat template, or one that does not take the messages.
     """
     if not tokenizer.chat_template:
         raise ConfigError(
             "this model has no chat template, and its reflection tokens are not trained: "
             "choose an instruction-tuned model, or an Open-RAG checkpoint"
         )
-    names = {uuid4().hex: message["content"] for message in messages}
+    names = {uuid4().hex: message["content"].strip() for message in messages}
     masked = [
         {"role": message["role"], "content": name}
         for name, message in zip(names, messages, strict=True)
     ]
     rendered = _render(tokenizer, masked)
-    vocabulary = tokenizer.get_added_vocab()
-    tokens = sorted(filter(str.strip, vocabulary), key=len, reverse=True)
-    pieces: list[str | int] = []
-    for stretch in re.split(f"({'|'.join(map(re.escape, tokens))})", rendered):
-        if stretch in vocabulary:
-            pieces.append(vocabulary[stretch])
-        else:
-            pieces.append(re.sub("|".join(names), lambda name: names[name[0]], stretch))
-    return _encode(tokenizer, pieces)
+    unmask = partial(re.sub, "|".join(names), lambda name: names[name[0]])
+    stretches = _split_at_special_tokens(tokenizer, rendered)
+    return _encode(tokenizer, [s if isinstance(s, int) else unmask(s) for s in stretches])
 
 
 def _render(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]]) -> str:
-    """Apply the chat template; one without a system role gets that text before the user's."""
+    """Apply the chat template; one without a system role gets that text before the user's.
+
+    Raises:
+        ConfigError: The template refuses the messages, or does not pass their text on as it is.
+    """
     from jinja2 import TemplateError  # noqa: PLC0415  (prompts import without extras)
 
-    def render(turns: list[dict[str, str]]) -> str:
-        rendered = tokenizer.apply_chat_template(
-            turns, tokenize=False, add_generation_prompt=True, enable_thinking=False
-        )
-        return str(rendered)
+    attempts = [messages]
+    if len(messages) > 1 and messages[0]["role"] == "system":
+        system, first, *others = messages
+        merged = f"{system['content']}\n\n{first['content']}"
+        attempts.append([first | {"content": merged}, *others])
+    for attempt in attempts:
+        with suppress(TemplateError):
+            rendered = tokenizer.apply_chat_template(
+                attempt, tokenize=False, add_generation_prompt=True, enable_thinking=False
+            )
+            if all(str(rendered).count(message["content"]) == 1 for message in attempt):
+                return str(rendered)
+    roles = ", ".join(message["role"] for message in messages)
+    raise ConfigError(f"the model's chat template does not pass on messages of the roles {roles}")
 
-    try:
-        return render(messages)
-    except TemplateError:
-        if len(messages) < 2 or messages[0]["role"] != "system":
-            raise
-    system, first, *others = messages
-    return render([first | {"content": f"{system['content']}\n\n{first['content']}"}, *others])
+
+def _split_at_special_tokens(tokenizer: PreTrainedTokenizerBase, text: str) -> Iterator[str | int]:
+    """Text and the ids between it; a token that swallows white space beside it does so here."""
+    tokens = {str(t): (id_, t) for id_, t in tokenizer.added_tokens_decoder.items()}
+    longest_first = sorted(tokens.items(), key=lambda item: -len(item[0]))
+    patterns = [_pattern(content, token) for content, (_, token) in longest_first]
+    for stretch in re.split(f"({'|'.join(filter(None, patterns))})", text):
+        found = tokens.get(stretch.strip())
+        yield found[0] if found else stretch
+
+
+def _pattern(content: str, token: AddedToken) -> str:
+    before, after = (r"\s*" if swallows else "" for swallows in (token.lstrip, token.rstrip))
+    return f"{before}{re.escape(content)}{after}" if content.strip() else ""
 
 
 def token_id(tokenizer: PreTrainedTokenizerBase, token: str) -> int:
@@ -224,3 +241,9 @@ def _hide(model: dict[str, Any], tokens: set[str]) -> None:
         model["vocab"] = [[hidden(piece), score] for piece, score in vocabulary]
     if isinstance(model.get("unk_token"), str):
         model["unk_token"] = hidden(model["unk_token"])
+    if "merges" in model:
+        model["merges"] = [pair for pair in model["merges"] if _merged(pair) not in tokens]
+
+
+def _merged(pair: str | list[str]) -> str:
+    return "".join(pair.split(" ") if isinstance(pair, str) else pair)

@@ -143,7 +143,7 @@ class Answer:
         return tuple(candidate.passage for candidate in self.candidates)
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything but the single tokens, as plain values that JSON can hold."""
+        """Everything but the single tokens, as plain values; metadata stays as it came."""
         return {
             "question": self.question,
             "answer": self.text,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from openrag_core.records import Answer, Candidate, Decision, Draft, Passage, mean_probability
 
 NOT_TOLD = "The documents do not tell."
+NO_ANSWER = "The model gave no answer."
 NEAREST = 3  # passages that a refusal points to
 
 
@@ -53,7 +54,8 @@ def conclude(
     text, confidence = NOT_TOLD, 0.0
     sources: tuple[Passage, ...] = ()
     if not decision.retrieve and draft is not None:
-        text, confidence = draft.text.strip(), mean_probability(draft.tokens)
+        text = draft.text.strip() or NO_ANSWER
+        confidence = mean_probability(draft.tokens)
     elif best is not None:
         text, confidence = best.text, mean_probability(best.written.tokens)
         sources = (best.passage,)

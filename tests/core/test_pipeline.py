@@ -164,6 +164,11 @@ def test_a_blank_question_is_refused_before_any_work(question: str) -> None:
     assert generator.calls == []
 
 
+def test_what_is_no_unicode_is_refused() -> None:
+    with pytest.raises(QuestionError, match="no Unicode character"):
+        rag().answer("caf\udce9?")
+
+
 def test_no_question_gives_no_answer() -> None:
     assert rag().answer_many([]) == []
 

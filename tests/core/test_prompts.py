@@ -204,6 +204,54 @@ def test_a_template_without_system_role_gets_its_text_with_the_users(
     assert encode_messages(chat, turns) == encode_messages(chat, merged)
 
 
+def test_a_template_that_drops_the_system_role_does_not_drop_its_text(
+    chat: PreTrainedTokenizerBase,
+) -> None:
+    chat.chat_template = "{% set messages = messages[-1:] %}" + CHAT
+    turns = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "When?"}]
+    assert "Be brief.\n\nWhen?" in chat.decode(encode_messages(chat, turns))
+
+
+@pytest.mark.parametrize("change", ["upper", "reverse | join", "length"])
+def test_a_template_that_changes_the_text_is_refused(
+    chat: PreTrainedTokenizerBase, change: str
+) -> None:
+    chat.chat_template = CHAT.replace("m['content']", f"m['content'] | {change}")
+    if change == "upper":
+        chat.chat_template = CHAT.replace("m['content']", "(m['content'] + 'x') | upper")
+    with pytest.raises(ConfigError, match="does not pass on messages of the roles user"):
+        encode_messages(chat, [{"role": "user", "content": "When?"}])
+
+
+def test_a_template_may_trim_the_text(chat: PreTrainedTokenizerBase) -> None:
+    turns = [{"role": "user", "content": " When?\n"}]
+    plain = encode_messages(chat, turns)
+    chat.chat_template = CHAT.replace("m['content']", "m['content'] | trim")
+    rendered = chat.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+    assert encode_messages(chat, turns) == plain
+    assert plain == chat(rendered, add_special_tokens=False)["input_ids"]
+
+
+def test_tokens_that_swallow_white_space_do_so(published: PreTrainedTokenizerBase) -> None:
+    tokens = [
+        AddedToken(name, special=True, normalized=False, rstrip=True, lstrip=name == "<|im_end|>")
+        for name in ("<|im_start|>", "<|im_end|>")
+    ]
+    published.add_special_tokens({"additional_special_tokens": tokens})
+    published.chat_template = CHAT.replace("<|im_start|>", "<|im_start|> ")
+    turns = [{"role": "user", "content": "When?"}]
+    rendered = published.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+    expected = published(rendered, add_special_tokens=False)["input_ids"]
+    assert encode_messages(published, turns) == expected
+
+
+def test_a_token_that_merges_would_build_stays_hidden(published: PreTrainedTokenizerBase) -> None:
+    published.add_tokens([AddedToken("the", special=True, normalized=False)])
+    ids = encode_prompt(published, question="the bridge")
+    assert token_id(published, "the") not in ids
+    assert "the bridge" in published.decode(ids)
+
+
 def test_a_model_without_chat_template_is_refused(published: PreTrainedTokenizerBase) -> None:
     with pytest.raises(ConfigError, match="chat template"):
         encode_messages(published, [{"role": "user", "content": "When?"}])

@@ -63,6 +63,18 @@ def test_support_that_is_not_judged_is_not_asked_for() -> None:
     assert answer(candidate("a", "1893", PassageScore(0.9, rank=0.9))).grounded
 
 
+def test_a_model_that_says_nothing_is_not_shown_as_an_empty_answer() -> None:
+    got = conclude(
+        question="When?",
+        decision=Decision(retrieve=False, mode="never"),
+        draft=Draft(" ", ()),
+        candidates=(),
+        minima=Minima(0.5, 0.25),
+        seconds={},
+    )
+    assert (got.text, got.confidence) == ("The model gave no answer.", 0.0)
+
+
 def test_an_answer_from_memory_is_not_grounded() -> None:
     got = conclude(
         question="When?",

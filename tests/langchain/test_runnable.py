@@ -60,6 +60,8 @@ def test_it_gives_the_answer_with_its_context(runnable: OpenRAGRunnable) -> None
         {"messages": [("system", "Be brief."), ("user", "When?")]},
         {"messages": [{"role": "user", "content": "When?"}]},
         [SystemMessage("Be brief."), HumanMessage("When?")],
+        HumanMessage("When?"),
+        AIMessage("When?"),
         [HumanMessage([{"type": "text", "text": "When?"}])],
         ChatPromptTemplate.from_messages([("user", "{q}")]).invoke({"q": "When?"}),
     ],
@@ -77,6 +79,7 @@ def test_every_form_of_question_is_understood(
         ({"text": "When?"}, r"keys \['text'\]: give one of question, input, query"),
         ({"question": 7}, "question, input, query"),
         ({"messages": []}, "no human message among 0"),
+        ({"messages": [{"text": "When?"}]}, "what stands under messages are none"),
         ([AIMessage("Hi")], "no human message among 1"),
         (7, "no question in a int"),
         ("  ", "empty"),
@@ -100,6 +103,28 @@ def test_a_batch_is_one_batch(runnable: OpenRAGRunnable, generator: FakeGenerato
     outputs = runnable.batch(["a", {"input": "b"}, "c"])
     assert [output["answer"] for output in outputs] == ["1893"] * 3
     assert generator.calls == [("write", ("a", "b", "c"))]
+
+
+async def test_a_bad_question_spoils_no_other(
+    runnable: OpenRAGRunnable, generator: FakeGenerator
+) -> None:
+    values: list[RunnableInput] = ["a", " ", {"text": "?"}, "b"]
+    for outputs in (
+        runnable.batch(values, return_exceptions=True),
+        await runnable.abatch(values, return_exceptions=True),
+    ):
+        assert all(isinstance(output, QuestionError) for output in outputs[1:3])
+        assert [outputs[n]["answer"] for n in (0, 3)] == ["1893", "1893"]
+    assert generator.calls[0] == ("write", ("a", "b"))
+    with pytest.raises(QuestionError):
+        runnable.batch(values)
+
+
+def test_pieces_that_cannot_be_added_up_are_replaced(runnable: OpenRAGRunnable) -> None:
+    pieces = iter([{"question": "Where?"}, {"question": "When?"}])
+    assert len(list(runnable.transform(pieces))) == 2
+    with pytest.raises(QuestionError, match="nothing came in"):
+        list(runnable.transform(iter([])))
 
 
 def test_a_batch_keeps_each_items_config(runnable: OpenRAGRunnable) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 from llama_index.core.callbacks import CallbackManager, CBEventType, LlamaDebugHandler
-from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
+from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle, TextNode
 from llama_index.core.tools import QueryEngineTool
 
 from llamaindex_openrag import OpenRAGQueryEngine
@@ -59,6 +59,20 @@ def test_nodes_of_other_retrievers_are_read(engine: OpenRAGQueryEngine) -> None:
     response = engine.synthesize(QueryBundle("When?"), [NodeWithScore(node=node, score=0.8)])
     assert str(response) == "1953"
     assert response.source_nodes[0].node.metadata["source"] == "t.md"
+
+
+def test_additional_nodes_are_handed_on_unread(engine: OpenRAGQueryEngine) -> None:
+    bundle = QueryBundle("When?")
+    nodes = engine.retrieve(bundle)
+    response = engine.synthesize(bundle, nodes[:1], additional_source_nodes=nodes[1:])
+    assert str(response) == "1893"
+    assert [node.node_id for node in response.source_nodes] == ["b1", "f1"]
+    assert len(engine.synthesize(bundle, nodes[:1]).source_nodes) == 1
+
+
+def test_metadata_says_nothing_to_a_model_but_title_and_source(engine: OpenRAGQueryEngine) -> None:
+    node = engine.query("When?").source_nodes[0].node
+    assert node.get_content(MetadataMode.LLM) == "title: Bridge\nsource: b.md\n\n1893"
 
 
 def test_it_is_a_tool_whose_sources_survive(engine: OpenRAGQueryEngine) -> None:

@@ -159,7 +159,9 @@ def ask(
     with err.status("answering"):
         answer = rag.answer(question)
     if as_json:
-        sys.stdout.write(json.dumps(answer.to_dict(), indent=2, ensure_ascii=False) + "\n")
+        sys.stdout.write(
+            json.dumps(answer.to_dict(), indent=2, ensure_ascii=False, default=str) + "\n"
+        )
         return
     out.print(render.answer(answer))
     if explain:

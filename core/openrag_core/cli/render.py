@@ -105,7 +105,7 @@ def info(settings: Settings) -> RenderableType:
     for package in PACKAGES:
         state = "installed" if package.installed else "not installed: openrag weights install"
         table.add_row(package.holds, state)
-    table.add_row("index", _index(settings))
+    table.add_row("index", Text(_index(settings)))
     return table
 
 

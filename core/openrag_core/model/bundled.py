@@ -11,6 +11,7 @@ import torch
 from platformdirs import user_cache_dir
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
+from openrag_core.errors import CheckpointError
 from openrag_core.model.upcycle import add_reflection_tokens, upcycle
 from openrag_core.weights import GENERATOR
 
@@ -30,13 +31,20 @@ def bundled_folder() -> Path:
 
     Raises:
         WeightsNotInstalledError: The package that holds the weights is not installed.
+        CheckpointError: The cache cannot be written.
     """
     folder = cache_folder() / _NAME
     if folder.is_dir():
         return folder
     gguf = GENERATOR.locate()
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(mkdtemp(dir=folder.parent, prefix=f"{_NAME}."))
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(mkdtemp(dir=folder.parent, prefix=f"{_NAME}."))
+    except OSError as error:
+        raise CheckpointError(
+            f"the cache {folder.parent} cannot be written ({error}): set OPENRAG_CACHE to a "
+            "folder that can"
+        ) from error
     try:
         _convert(gguf, temporary)
         temporary.rename(folder)

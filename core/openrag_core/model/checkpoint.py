@@ -14,11 +14,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from openrag_core.compute import choose_device, choose_dtype
-from openrag_core.errors import CheckpointError
+from openrag_core.errors import CheckpointError, OpenRAGError
 from openrag_core.model.bundled import bundled_folder
-from openrag_core.model.published import is_published, load_published
+from openrag_core.model.published import check_loaded, is_published, load_published
 
 BUNDLED = "bundled"
+_NEEDED = ["*.json", "*.safetensors", "*.model", "*.jinja", "tokenizer*"]
 
 
 def load(
@@ -53,10 +54,18 @@ def load(
         if is_published(config):
             model = load_published(folder, config, dtype=numbers)
         else:
-            model = AutoModelForCausalLM.from_pretrained(folder, dtype=numbers)
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                folder, dtype=numbers, output_loading_info=True, ignore_mismatched_sizes=True
+            )
+            model = loaded[0]
+            check_loaded(folder, loaded[1])
         tokenizer = AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise CheckpointError(f"{folder}: transformers cannot load it: {error}") from error
+    except OpenRAGError:
+        raise
+    except Exception as error:  # a damaged file makes the libraries raise anything
+        raise CheckpointError(
+            f"{folder}: transformers cannot load it: {type(error).__name__}: {error}"
+        ) from error
     return model.to(where).eval(), tokenizer
 
 
@@ -65,7 +74,7 @@ def _folder(path_or_name: str | PathLike[str]) -> Path:
     if path.is_dir():
         return path
     try:
-        return Path(snapshot_download(str(path_or_name)))
+        return Path(snapshot_download(str(path_or_name), allow_patterns=_NEEDED))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise CheckpointError(
             f"no checkpoint {str(path_or_name)!r}: it is no folder here, and no model hub gave it "

@@ -97,6 +97,9 @@ class TransformersGenerator:
     ) -> list[list[Written]]:
         """Answer each question once from each of its passages.
 
+        A passage that is too long for the model is cut, at the end of a sentence where there is
+        one; a question never is.
+
         Args:
             questions: Length Q.
             passages: Of each question; length Q, any number each.
@@ -105,8 +108,8 @@ class TransformersGenerator:
             In the order of the passages; length Q.
         """
         pairs = [(q, p) for q, own in zip(questions, passages, strict=True) for p in own]
-        read = self._read_trained if self.reflection_trained else self._read_untrained
-        answers = self._generate([read(q, p) for q, p in pairs], self.max_new_tokens)
+        prompts = [self._reading(question, passage) for question, passage in pairs]
+        answers = self._generate(prompts, self.max_new_tokens)
         written = (
             Written(passage, *generated)
             for (_, passage), generated in zip(pairs, answers, strict=True)
@@ -128,13 +131,20 @@ class TransformersGenerator:
         messages = [{"role": role, "content": content} for role, content in turns]
         return encode_messages(self.tokenizer, messages)
 
-    def _read_trained(self, question: str, passage: Passage) -> list[int]:
-        evidence = [{"title": passage.title, "text": passage.text}]
-        return self._prompt(question, "retrieval", evidence)
+    def _reading(self, question: str, passage: Passage) -> list[int]:
+        text = passage.text
+        prompt = self._evidence(question, passage.title, text)
+        while text and (excess := len(prompt) + self.max_new_tokens - self._positions) > 0:
+            kept = text[: int(len(text) * (1 - excess / len(prompt)))]
+            text = kept[: kept.rfind(". ") + 1] or kept
+            prompt = self._evidence(question, passage.title, text)
+        return prompt
 
-    def _read_untrained(self, question: str, passage: Passage) -> list[int]:
-        text = f"{passage.title}\n{passage.text}".strip()
-        return self._chat(("system", READING), ("user", f"Text: {text}\n\nQuestion: {question}"))
+    def _evidence(self, question: str, title: str, text: str) -> list[int]:
+        if self.reflection_trained:
+            return self._prompt(question, "retrieval", [{"title": title, "text": text}])
+        read = f"{title}\n{text}".strip()
+        return self._chat(("system", READING), ("user", f"Text: {read}\n\nQuestion: {question}"))
 
     def _generate(
         self, prompts: Sequence[list[int]], limit: int

@@ -25,12 +25,13 @@ from openrag_core.model.modeling import OpenRAGForCausalLM
 _OURS = {"num_experts": "num_experts", "topk": "num_experts_per_tok", "adapter_dim": "adapter_dim"}
 _OURS |= {"moe_scaling": "scaling"}
 _DROPPED = {"architectures", "auto_map", "moe_dtype", "output_router_logits", "model_type"}
+_TELLING = {"topk", "moe_scaling", "adapter_dim"}  # of which other models have none
 _EXPERT = re.compile(r"(.*\.mlp\.)moe_adapter\.experts\.expert_(\d+)\.adapter_(down|up)\.weight")
 
 
 def is_published(config: Mapping[str, Any]) -> bool:
     """Whether a config.json is one of a published Open-RAG checkpoint."""
-    return config.keys() >= _OURS.keys()
+    return config.get("model_type") != OpenRAGConfig.model_type and bool(_TELLING & config.keys())
 
 
 def load_published(folder: Path, config: Mapping[str, Any], **kwargs: Any) -> OpenRAGForCausalLM:
@@ -42,13 +43,18 @@ def load_published(folder: Path, config: Mapping[str, Any], **kwargs: Any) -> Op
         **kwargs: For `from_pretrained`, such as `dtype`.
 
     Raises:
-        CheckpointError: The base is no Llama, or a file is damaged, or a tensor is missing, has
-            another shape or is not known.
+        CheckpointError: The base is no Llama, a setting is missing, a file is damaged, or a
+            tensor is missing, has another shape or is not known.
     """
+    file = folder / "config.json"
     if config.get("model_type") != "llama":
         raise CheckpointError(
-            f"{folder / 'config.json'}: a published Open-RAG checkpoint has model_type 'llama', "
+            f"{file}: a published Open-RAG checkpoint has model_type 'llama', "
             f"this one {config.get('model_type')!r}"
+        )
+    if absent := sorted(_OURS.keys() - config.keys()):
+        raise CheckpointError(
+            f"{file}: a published Open-RAG checkpoint, but it lacks {', '.join(absent)}"
         )
     base = {k: v for k, v in config.items() if k not in _OURS.keys() | _DROPPED}
     ours = OpenRAGConfig(
@@ -61,17 +67,29 @@ def load_published(folder: Path, config: Mapping[str, Any], **kwargs: Any) -> Op
         config=ours,
         state_dict=_converted(folder),
         output_loading_info=True,
-        ignore_mismatched_sizes=True,  # reported below, with names
+        ignore_mismatched_sizes=True,  # refused below, with names
         **kwargs,
     )
     model: OpenRAGForCausalLM = loaded[0]
-    info: dict[str, Any] = loaded[1]
+    check_loaded(folder, loaded[1])
+    return model
+
+
+def check_loaded(folder: Path, info: Mapping[str, Any]) -> None:
+    """Refuse a model that was loaded only in part: the rest of it would be random.
+
+    Args:
+        folder: For the message.
+        info: What `from_pretrained` reports with `output_loading_info`.
+
+    Raises:
+        CheckpointError: A tensor is missing, has another shape or is not known.
+    """
     for problem in ("missing", "unexpected", "mismatched"):
         if tensors := sorted(map(_describe, info[f"{problem}_keys"])):
             raise CheckpointError(
                 f"{folder}: {len(tensors)} {problem} tensors, such as {'; '.join(tensors[:3])}"
             )
-    return model
 
 
 def _describe(key: str | tuple[str, torch.Size, torch.Size]) -> str:

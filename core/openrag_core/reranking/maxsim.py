@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
 from openrag_core.records import Passage
 
 
+@runtime_checkable
 class TokenEncoder(Protocol):
     """Texts -> one vector per token."""
 

@@ -11,6 +11,8 @@ from tokenizers import Tokenizer
 from openrag_core.errors import ConfigError
 from openrag_core.retrieval.documents import Document
 
+_LETTERS_PER_TOKEN = 8  # more, and the tokenizer took long stretches for one unknown word
+
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
@@ -42,9 +44,14 @@ class Chunker:
         whole.no_truncation()
         whole.no_padding()
         self._splitter = MarkdownSplitter.from_huggingface_tokenizer(whole, size, overlap=overlap)
+        self._letters = size * _LETTERS_PER_TOKEN
+        self._by_letters = MarkdownSplitter(self._letters)
 
     def __call__(self, document: Document) -> Iterator[Chunk]:
         """The pieces of a document, in its order."""
         for section in document.sections:
             for text in self._splitter.chunks(section.text):
-                yield Chunk(section.title, text, section.page)
+                for piece in (
+                    self._by_letters.chunks(text) if len(text) > self._letters else (text,)
+                ):
+                    yield Chunk(section.title, piece, section.page)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import pairwise
@@ -10,13 +10,22 @@ from pathlib import Path
 
 from bs4 import BeautifulSoup
 from markdown_it import MarkdownIt
+from markdown_it.token import Token
 from markdownify import markdownify
+from mdit_py_plugins.front_matter import front_matter_plugin
 from pypdf import PdfReader
-from pypdf.errors import PyPdfError
 
 from openrag_core.errors import DocumentError
 
-_UNREAD = ("script", "style", "nav", "noscript", "template")  # of a page, not for reading
+_UNREAD = (
+    "script",
+    "style",
+    "nav",
+    "noscript",
+    "template",
+    "img",
+    "svg",
+)  # of a page, not for reading
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
 
 
@@ -45,21 +54,20 @@ class Document:
 def find_files(paths: Sequence[Path]) -> Iterator[Path]:
     """Every readable file below the given folders, and each file given by name.
 
-    Hidden files and folders, and files of other kinds, are passed over unless given by name.
+    Hidden files and folders, and files of other kinds, are passed over unless given by name. A
+    file that is reached twice is given once.
 
     Raises:
         DocumentError: A path does not exist.
     """
+    seen: set[Path] = set()
     for path in paths:
-        if path.is_dir():
-            for file in sorted(path.rglob("*")):
-                hidden = any(part.startswith(".") for part in file.relative_to(path).parts)
-                if file.is_file() and not hidden and file.suffix.lower() in READERS:
-                    yield file
-        elif path.exists():
-            yield path
-        else:
+        if not path.exists():
             raise DocumentError(f"{path}: no such file or folder")
+        for file in _readable(path) if path.is_dir() else (path,):
+            if file.resolve() not in seen:
+                seen.add(file.resolve())
+                yield file
 
 
 def hash_file(file: Path) -> str:
@@ -85,39 +93,64 @@ def read_file(file: Path) -> Document:
         known = ", ".join(sorted(READERS))
         raise DocumentError(f"kind {file.suffix or 'without ending'!r} is not one of {known}")
     content_hash = hash_file(file)
+    source = str(file.resolve())
     try:
         sections = tuple(section for section in reader(file) if section.text.strip())
+        "".join([source, *(section.title + section.text for section in sections)]).encode()
     except UnicodeDecodeError as error:
         raise DocumentError("is not UTF-8 text") from error
-    except (PyPdfError, ValueError, OSError) as error:
-        raise DocumentError(f"cannot be read: {error}") from error
+    except UnicodeEncodeError as error:
+        raise DocumentError("its name or text holds what is no Unicode character") from error
+    except Exception as error:  # readers of damaged files raise anything
+        raise DocumentError(f"cannot be read: {type(error).__name__}: {error}") from error
     if not sections:
         raise DocumentError("holds no text")
-    source = str(file.resolve())
     return Document(source, source, content_hash, sections)
 
 
 def markdown_sections(text: str, title: str = "") -> Iterator[Section]:
-    """Cut Markdown at its headings.
+    """Cut Markdown at its headings; front matter is left out.
 
     Args:
         text: The whole document.
         title: Stands above all headings, unless the document's first heading says the same.
     """
-    lines = text.splitlines()
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")  # as markdown-it counts
     above = {0: title} if title else {}
     start = 0
-    tokens = MarkdownIt().parse(text)
-    for token, inline in pairwise(tokens):
-        if token.type != "heading_open" or token.level or token.map is None:
+    tokens = MarkdownIt().use(front_matter_plugin).parse(text)
+    for token, inline in pairwise([*tokens, Token("end", "", 0)]):
+        if token.map is None or token.level:
             continue
-        yield Section(" > ".join(above.values()), "\n".join(lines[start : token.map[0]]))
-        level = _HEADINGS[token.tag]
-        above = {outer: name for outer, name in above.items() if outer < level}
-        if inline.content != title:
-            above[level] = inline.content
-        start = token.map[1]
-    yield Section(" > ".join(above.values()), "\n".join(lines[start:]))
+        if token.type == "front_matter":
+            start = token.map[1]
+        if token.type == "heading_open":
+            level = _HEADINGS[token.tag]
+            yield _section(above, lines[start : token.map[0]], level)
+            above = {outer: name for outer, name in above.items() if outer < level}
+            if inline.content != title:
+                above[level] = inline.content
+            start = token.map[1]
+    yield _section(above, lines[start:])
+
+
+def _section(above: Mapping[int, str], lines: Sequence[str], following: int = 0) -> Section:
+    """The section that ends before a heading of level `following`, 0 at the end.
+
+    A heading with nothing below it, not even smaller headings, is its own text.
+    """
+    text = "\n".join(lines)
+    level = max(above, default=0)
+    if not text.strip() and level >= max(following, 1):
+        text = above[level]
+    return Section(" > ".join(above.values()), text)
+
+
+def _readable(folder: Path) -> Iterator[Path]:
+    for file in sorted(folder.rglob("*")):
+        hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
+        if file.is_file() and not hidden and file.suffix.lower() in READERS:
+            yield file
 
 
 def _text(file: Path) -> Iterator[Section]:
@@ -133,7 +166,10 @@ def _html(file: Path) -> Iterator[Section]:
     title = page.title.get_text(strip=True) if page.title else ""
     for element in page(["title", *_UNREAD]):
         element.decompose()
-    yield from markdown_sections(markdownify(str(page), heading_style="ATX"), title)
+    markdown = markdownify(
+        str(page), heading_style="ATX", escape_asterisks=False, escape_underscores=False
+    )
+    yield from markdown_sections(markdown, title)
 
 
 def _pdf(file: Path) -> Iterator[Section]:

@@ -39,7 +39,7 @@ from qdrant_edge import Point as EdgePoint
 from qdrant_edge import Query as EdgeQuery
 from qdrant_edge import SparseVector as EdgeSparseVector
 
-from openrag_core.errors import IndexLockedError, PassageIndexError
+from openrag_core.errors import IndexLockedError, IndexMismatchError, PassageIndexError
 from openrag_core.retrieval.store import DENSE, PREFETCH, SPARSE, Hit, Point, Query, best_first
 
 _PAGE = 1000  # points read at once when all are looked at
@@ -70,7 +70,22 @@ class EdgeStore:
             self.description = self._read(file)
 
     def create(self, description: Mapping[str, Any], dimension: int) -> None:
-        """Make an empty shard for dense vectors of this length."""
+        """Make an empty shard for dense vectors of this length.
+
+        Where another store has made one meanwhile, with the same description, it is shared.
+
+        Raises:
+            IndexMismatchError: It has another description.
+        """
+        if (file := self._folder / "index.json").is_file():
+            made = EdgeStore(self._folder)
+            if made.description != description:
+                raise IndexMismatchError(
+                    f"{file} was made meanwhile with other settings than {dict(description)}: "
+                    "run the command again"
+                )
+            self._engine, self.description = made._engine, made.description
+            return
         points = self._folder / "points"
         config = EdgeConfig(
             vectors={DENSE: EdgeVectorParams(size=dimension, distance=Distance.Cosine)},
@@ -158,8 +173,8 @@ class EdgeStore:
 
     def _read(self, file: Path) -> Mapping[str, Any]:
         try:
-            return dict(json.loads(file.read_text(encoding="utf-8")))
-        except ValueError as error:
+            return dict(json.loads(file.read_text(encoding="utf-8")).items())
+        except (ValueError, AttributeError) as error:
             self.close()
             raise PassageIndexError(
                 f"{file} is damaged ({error}): delete {self.address} and index again"
@@ -224,9 +239,7 @@ def _release(shard: EdgeShard, owner: Path) -> None:
 
 
 def _clear(points: Path) -> None:
-    """Remove what an interrupted creation left; never what is in use or was finished meanwhile."""
-    if (points.parent / "index.json").exists():
-        raise FileExistsError("another process has made it meanwhile, run the command again")
+    """Remove what an interrupted creation left; never what is in use."""
     try:
         EdgeShard.load(str(points)).close()
     except Exception as error:

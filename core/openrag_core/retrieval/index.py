@@ -144,7 +144,8 @@ class PassageIndex:
     ) -> Iterator[list[tuple[Document, list[Chunk]]]]:
         window: list[tuple[Document, list[Chunk]]] = []
         for document in documents:
-            window.append((document, list(self._chunk(document))))
+            if chunks := list(self._chunk(document)):
+                window.append((document, chunks))
             if sum(len(chunks) for _, chunks in window) >= _WINDOW:
                 yield window
                 window = []

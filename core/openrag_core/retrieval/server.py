@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from threading import Lock
 from typing import Any, TypeVar
 
 from qdrant_client import QdrantClient, models
@@ -13,6 +15,7 @@ from openrag_core.retrieval.store import DENSE, PREFETCH, SPARSE, Hit, Point, Qu
 
 MEMORY = ":memory:"
 _PAGE = 1000  # points read at once when all are looked at
+_REQUEST = 256  # points written at once
 _INDEXED = {
     "doc_id": models.PayloadSchemaType.KEYWORD,
     "source": models.PayloadSchemaType.KEYWORD,
@@ -36,6 +39,8 @@ class ServerStore:
     def __init__(self, client: QdrantClient, collection: str, address: str = MEMORY) -> None:
         self._client = client
         self._served = address != MEMORY
+        # The client's own in-memory store breaks when threads use it at the same time.
+        self._turn: AbstractContextManager[Any] = nullcontext() if self._served else Lock()
         self._collection = collection
         self.address = f"{address} (collection {collection})"
         self.description: Mapping[str, Any] | None = None
@@ -95,7 +100,9 @@ class ServerStore:
             )
             for point in points
         ]
-        self._call(self._client.upsert, self._collection, batch, wait=True)
+        for start in range(0, len(batch), _REQUEST):  # a server takes 32 MB at once
+            part = batch[start : start + _REQUEST]
+            self._call(self._client.upsert, self._collection, part, wait=True)
 
     def delete_stale(self, document: str, content_hash: str) -> None:
         """Delete the document's points that are of another content hash."""
@@ -146,7 +153,8 @@ class ServerStore:
 
     def _call(self, method: Callable[..., _Result], *args: Any, **kwargs: Any) -> _Result:
         try:
-            return method(*args, **kwargs)
+            with self._turn:
+                return method(*args, **kwargs)
         except ApiException as error:
             raise IndexUnreachableError(
                 f"the Qdrant server {self.address} did not do as asked: {error}. "

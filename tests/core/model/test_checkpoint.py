@@ -116,9 +116,53 @@ def test_a_truncated_file_is_named(folder: Path) -> None:
         load(folder)
 
 
+@pytest.mark.parametrize("field", ["num_experts", "topk", "moe_scaling", "adapter_dim"])
+def test_a_published_config_that_lacks_a_setting_is_not_plain_llama(
+    folder: Path, field: str
+) -> None:
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    del config[field]
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    with pytest.raises(CheckpointError, match=f"lacks {field}"):
+        load(folder)
+
+
+def test_experts_without_any_setting_are_not_lost_either(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    for field in ("num_experts", "topk", "moe_scaling", "adapter_dim"):
+        del config[field]
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    with pytest.raises(CheckpointError, match=r"unexpected tensors, such as .*moe_adapter"):
+        load(folder)
+
+
+def test_our_own_format_is_checked_as_well(folder: Path, tmp_path: Path) -> None:
+    model, tokenizer = load(folder, dtype="float32")
+    model.save_pretrained(tmp_path / "ours")
+    tokenizer.save_pretrained(tmp_path / "ours")
+    kept = load_file(tmp_path / "ours" / "model.safetensors")
+    experts = [name for name in kept if ".experts." in name]
+    for name in experts:
+        del kept[name]
+    save_file(kept, tmp_path / "ours" / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match=f"{len(experts)} missing tensors, such as .*experts"):
+        load(tmp_path / "ours")
+    file = tmp_path / "ours" / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-1000])
+    with pytest.raises(CheckpointError, match="SafetensorError"):
+        load(tmp_path / "ours")
+
+
+def test_a_damaged_tokenizer_is_refused(folder: Path) -> None:
+    (folder / "tokenizer.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(CheckpointError, match="cannot load it"):
+        load(folder)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"num_experts": "eight"}, "cannot load it"),
         ({"model_type": "mistral"}, "'mistral'"),
         ({"topk": 9}, r"\[1, 4\].*got 9"),
     ],
@@ -156,5 +200,6 @@ def test_a_name_that_is_nowhere_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_
 def test_an_unknown_dtype_or_device_is_refused(folder: Path) -> None:
     with pytest.raises(ConfigError, match="float32, float16, bfloat16; got 'int4'"):
         load(folder, dtype="int4")
-    with pytest.raises(ConfigError, match="'quantum'"):
-        load(folder, device="quantum")
+    for device in ("quantum", "mps"):
+        with pytest.raises(ConfigError, match=f"no device '{device}'"):
+            load(folder, device=device)

@@ -1,5 +1,6 @@
 """core/openrag_core/model/generator.py: the port on real small models, and the embedded default."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,15 @@ def test_an_instruction_reaches_the_model(trained: Loaded) -> None:
     assert plain != instructed
 
 
+def test_threads_get_what_they_would_alone(trained: Loaded) -> None:
+    generator = TransformersGenerator(*trained, max_new_tokens=8)
+    questions = [f"When was bridge {n} opened?" for n in range(12)]
+    alone = [generator.draft([question])[0].text for question in questions]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda question: generator.draft([question])[0].text, questions))
+    assert together == alone
+
+
 def test_a_prompt_longer_than_the_model_is_refused(trained: Loaded) -> None:
     generator = TransformersGenerator(*trained)
     with pytest.raises(QuestionError, match=r"the model holds 1024: shorten the question"):
@@ -70,6 +80,21 @@ def test_a_trained_model_without_its_tokenizer_is_refused(trained: Loaded) -> No
     stripped = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(backend))
     with pytest.raises(ConfigError, match=r"lacks \[Relevant\]: load the tokenizer"):
         TransformersGenerator(trained[0], stripped)
+
+
+def test_a_passage_longer_than_the_model_is_cut_and_the_question_is_not(trained: Loaded) -> None:
+    generator = TransformersGenerator(*trained, max_new_tokens=4)
+    sentences = [f"Sentence {n} tells of the bridge." for n in range(400)]
+    long, short = Passage(id="l", text=" ".join(sentences)), Passage(id="s", text="It opened.")
+    written = generator.write(["When?"], [[long, short]])[0]
+    assert [one.passage for one in written] == [long, short]
+    assert len(written[0].tokens) == 4
+    assert written[1] == generator.write(["When?"], [[short]])[0][0]
+    prompt = trained[1].decode(generator._reading("When?", long))
+    assert prompt.endswith("tells of the bridge.</paragraph>")
+    assert "When?" in prompt
+    with pytest.raises(QuestionError, match="shorten the question"):
+        generator.write(["When? " * 500], [[short]])
 
 
 @pytest.mark.parametrize("name", ["max_new_tokens", "max_batch_tokens"])

@@ -46,6 +46,13 @@ def test_no_piece_crosses_a_section(tokenizer: Tokenizer) -> None:
     assert [(p.title, p.text, p.page) for p in pieces] == [("A", "One.", 1), ("B", "Two.", 2)]
 
 
+@pytest.mark.parametrize("text", ["A1b2C3d4" * 5000, "\N{GRINNING FACE}" * 5000])
+def test_what_the_tokenizer_takes_for_one_word_is_cut_too(tokenizer: Tokenizer, text: str) -> None:
+    pieces = [piece.text for piece in Chunker(tokenizer, size=40)(document(Section("", text)))]
+    assert "".join(pieces) == text
+    assert max(map(len, pieces)) <= 40 * 8
+
+
 def test_the_encoders_own_limit_does_not_hide_long_texts(tokenizer: Tokenizer) -> None:
     tokenizer.enable_truncation(10)
     pieces = list(Chunker(tokenizer, size=40)(document(Section("", " ".join(SENTENCES)))))

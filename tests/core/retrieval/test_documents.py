@@ -1,8 +1,11 @@
 """core/openrag_core/retrieval/documents.py: files of each kind, good and bad."""
 
+import os
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from pypdf import PdfWriter
 
 from openrag_core import DocumentError
 from openrag_core.retrieval.documents import Section, find_files, markdown_sections, read_file
@@ -31,6 +34,29 @@ def test_a_hash_in_a_code_block_is_no_heading() -> None:
 def test_the_pages_title_is_not_said_twice() -> None:
     sections = markdown_sections("# Museum\n\nOpen.\n\n## Visit\n\nDaily.", title="Museum")
     assert [s.title for s in sections if s.text.strip()] == ["Museum", "Museum > Visit"]
+
+
+def test_lines_end_where_markdown_ends_them() -> None:
+    text = "# A\r\none\u2028two\x0cthree\r\n\r\n# B\r\nthe secret is 42\r\n\r\n# C\r\nlast"
+    assert [(s.title, s.text.strip()) for s in markdown_sections(text)][1:] == [
+        ("A", "one\u2028two\x0cthree"),
+        ("B", "the secret is 42"),
+        ("C", "last"),
+    ]
+
+
+def test_front_matter_is_no_heading() -> None:
+    sections = markdown_sections("---\ntitle: Bridge\ndate: 2020\n---\n\nOpen.\n")
+    assert [(s.title, s.text.strip()) for s in sections] == [("", "Open.")]
+
+
+def test_a_heading_with_nothing_below_is_a_text() -> None:
+    text = "# Bridge\n\n## Opened in 1893\n\n## Repairs\n\nShut.\n\n# Ferry"
+    assert [(s.title, s.text.strip()) for s in markdown_sections(text) if s.text.strip()] == [
+        ("Bridge > Opened in 1893", "Opened in 1893"),
+        ("Bridge > Repairs", "Shut."),
+        ("Ferry", "Ferry"),
+    ]
 
 
 def test_html_is_read_without_what_is_not_for_reading() -> None:
@@ -63,6 +89,7 @@ def test_text_is_titled_by_its_name(tmp_path: Path) -> None:
     [
         ("empty.txt", b"", "holds no text"),
         ("blank.md", b" \n\n# \n", "holds no text"),
+        ("deep.html", b"<div>" * 900 + b"x", "cannot be read: RecursionError"),
         ("empty.pdf", b"", "cannot be read"),
         ("broken.pdf", b"%PDF-1.4 nonsense", "cannot be read"),
         ("latin.txt", b"caf\xe9", "is not UTF-8"),
@@ -80,6 +107,36 @@ def test_a_file_that_is_gone_is_refused(tmp_path: Path) -> None:
         read_file(tmp_path / "gone.txt")
 
 
+def test_markdown_signs_in_html_stay_as_they_are(tmp_path: Path) -> None:
+    file = tmp_path / "code.html"
+    file.write_text("<p>max_tokens * 2 <img src='data:image/png;base64,AAAA'></p>", "utf-8")
+    assert read_file(file).sections[0].text.strip() == "max_tokens * 2"
+
+
+def test_a_damaged_pdf_is_refused_whatever_its_reader_raises(tmp_path: Path) -> None:
+    whole = (DOCUMENTS / "water-tower.pdf").read_bytes()
+    file = tmp_path / "damaged.pdf"
+    for cut in range(20, len(whole), 60):
+        file.write_bytes(whole[:cut] + b"<<" + whole[cut + 7 :])
+        with suppress(DocumentError):
+            read_file(file)
+
+
+def test_an_encrypted_pdf_is_refused(tmp_path: Path) -> None:
+    writer = PdfWriter(clone_from=DOCUMENTS / "water-tower.pdf")
+    writer.encrypt("secret", algorithm="AES-256")
+    writer.write(tmp_path / "secret.pdf")
+    with pytest.raises(DocumentError, match="has not been decrypted"):
+        read_file(tmp_path / "secret.pdf")
+
+
+def test_a_name_that_is_no_unicode_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / os.fsdecode(b"caf\xe9.txt")
+    file.write_text("x", encoding="utf-8")
+    with pytest.raises(DocumentError, match="no Unicode"):
+        read_file(file)
+
+
 def test_folders_are_searched_and_names_are_taken(tmp_path: Path) -> None:
     for name in ("b.md", "a.txt", "sub/c.HTML", "x.py", ".git/d.md", "sub/.hidden.md"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -87,5 +144,7 @@ def test_folders_are_searched_and_names_are_taken(tmp_path: Path) -> None:
     found = [file.relative_to(tmp_path).as_posix() for file in find_files([tmp_path])]
     assert found == ["a.txt", "b.md", "sub/c.HTML"]
     assert list(find_files([tmp_path / "x.py"])) == [tmp_path / "x.py"]
+    twice = [tmp_path, tmp_path / "sub", tmp_path / "a.txt", tmp_path / "sub" / ".." / "b.md"]
+    assert len(list(find_files(twice))) == 3
     with pytest.raises(DocumentError, match="no such file or folder"):
         list(find_files([tmp_path / "gone"]))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from openrag_core import IndexLockedError, PassageIndexError
+from openrag_core import IndexLockedError, IndexMismatchError, PassageIndexError
 from openrag_core.retrieval import EdgeStore
 from tests.core.retrieval.test_store import DESCRIPTION, point, query, texts
 
@@ -97,6 +97,14 @@ def test_two_creations_at_once_are_one(tmp_path: Path) -> None:
     assert other.count() == 1
 
 
+def test_a_creation_with_other_settings_is_refused(tmp_path: Path) -> None:
+    one, other = EdgeStore(tmp_path), EdgeStore(tmp_path)
+    one.create(DESCRIPTION, 4)
+    with pytest.raises(IndexMismatchError, match="run the command again"):
+        other.create({**DESCRIPTION, "encoder": "another"}, 4)
+    assert EdgeStore(tmp_path).description == DESCRIPTION
+
+
 def test_a_creation_that_is_under_way_elsewhere_is_left_alone(folder: Path, tmp_path: Path) -> None:
     """The other process opened the engine and has not written `index.json` yet."""
     late = EdgeStore(tmp_path / "late")
@@ -114,9 +122,8 @@ def test_a_creation_that_is_under_way_elsewhere_is_left_alone(folder: Path, tmp_
             late.create(DESCRIPTION, 4)
         holder.communicate("")
     (tmp_path / "index.json").rename(folder / "index.json")
-    with pytest.raises(PassageIndexError, match="made it meanwhile, run the command again"):
-        late.create(DESCRIPTION, 4)
-    assert EdgeStore(folder).count() == 3
+    late.create(DESCRIPTION, 4)
+    assert late.count() == 3
 
 
 def test_an_interrupted_creation_does_not_count(folder: Path) -> None:
@@ -128,9 +135,17 @@ def test_an_interrupted_creation_does_not_count(folder: Path) -> None:
     store.close()
 
 
-@pytest.mark.parametrize("file", ["index.json", "points/edge_config.json"])
-def test_damaged_files_are_named(folder: Path, file: str) -> None:
-    (folder / file).write_text("{", encoding="utf-8")
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("index.json", "{"),
+        ("index.json", "null"),
+        ("index.json", "[]"),
+        ("points/edge_config.json", "{"),
+    ],
+)
+def test_damaged_files_are_named(folder: Path, file: str, content: str) -> None:
+    (folder / file).write_text(content, encoding="utf-8")
     with pytest.raises(PassageIndexError, match="index again"):
         EdgeStore(folder)
 

@@ -109,6 +109,12 @@ def test_many_documents_go_in_windows(encoder: LetterEncoder) -> None:
     assert report.passages == store.count() == 150
 
 
+def test_a_document_without_text_is_passed_over(encoder: LetterEncoder) -> None:
+    index, report = PassageIndex(memory(), encoder), IndexReport()
+    index.add_documents([Document("a", "a", "0", ()), Document("b", "b", "0", ())], report)
+    assert report.passages == 0
+
+
 def test_nothing_indexed_is_said_with_the_command(encoder: LetterEncoder) -> None:
     with pytest.raises(IndexNotFoundError, match="openrag index PATH"):
         PassageIndex(memory(), encoder).retrieve(["When?"], 1)
