@@ -90,7 +90,7 @@ def test_a_passage_longer_than_the_model_is_cut_and_the_question_is_not(trained:
     assert [one.passage for one in written] == [long, short]
     assert len(written[0].tokens) == 4
     assert written[1].text == generator.write(["When?"], [[short]])[0][0].text
-    prompt = trained[1].decode(generator._reading("When?", long))
+    prompt = str(trained[1].decode(generator._reading("When?", long)))
     assert prompt.endswith("tells of the bridge.</paragraph>")
     assert "When?" in prompt
     with pytest.raises(QuestionError, match="shorten the question"):
