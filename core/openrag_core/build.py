@@ -66,6 +66,7 @@ class Settings:
     """The same for support; see `OpenRAG.min_support`."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "index", Path(self.index))  # a string will do
         Gate(self.gate, self.threshold)
         for name in ("max_new_tokens", "qdrant_timeout", "top_k"):
             if getattr(self, name) < 1:
@@ -101,10 +102,15 @@ def build(settings: Settings | None = None, *, retriever: Retriever | None = Non
     )
 
 
-def open_index(settings: Settings | None = None) -> PassageIndex:
+def open_index(settings: Settings | None = None, *, must_exist: bool = False) -> PassageIndex:
     """Open the passage index, or one that is still empty.
 
+    Args:
+        settings: Where it is and how it was made.
+        must_exist: Whether to refuse one that is empty, before anything large is loaded.
+
     Raises:
+        IndexNotFoundError: It is empty and must not be.
         MissingExtraError: Its packages are not installed.
         PassageIndexError: It cannot be used; the message says why.
         CheckpointError: The dense encoder cannot be loaded.
@@ -112,9 +118,12 @@ def open_index(settings: Settings | None = None) -> PassageIndex:
     settings = settings or Settings()
     need("qdrant", "qdrant_edge", "qdrant_client", "sentence_transformers")
     from openrag_core.retrieval import PassageIndex  # noqa: PLC0415
+    from openrag_core.retrieval.index import check_indexed  # noqa: PLC0415
 
     store = open_store(settings)
     try:
+        if must_exist:
+            check_indexed(store)
         return PassageIndex(store, _encoder(settings), language=settings.language)
     except BaseException:
         store.close()

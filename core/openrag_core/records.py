@@ -125,7 +125,8 @@ class Answer:
     """Geometric mean probability of the answer's text tokens, in [0, 1]; not calibrated.
     0 for an abstention."""
     grounded: bool
-    """Whether the text was written from a passage that reached the pipeline's minima."""
+    """Whether the text was written from a passage that reached the pipeline's minima. Never where
+    there is no minimum of relevance."""
     abstained: bool = False
     """Whether the text says that the documents do not tell."""
     sources: tuple[Passage, ...] = ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 
 from openrag_core.records import Answer, Candidate, Decision, Draft, Passage, mean_probability
 
@@ -17,6 +18,7 @@ class Minima:
     """What a candidate must reach to be believed."""
 
     relevance: float
+    """-inf where there is none: then anything is believed and nothing is called grounded."""
     support: float
 
     def reached(self, candidate: Candidate) -> bool:
@@ -69,7 +71,7 @@ def conclude(
         text=text,
         decision=decision,
         confidence=confidence,
-        grounded=best is not None,
+        grounded=best is not None and minima.relevance > -inf,
         abstained=decision.retrieve and best is None,
         sources=sources,
         candidates=tuple(candidates),

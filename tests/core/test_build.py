@@ -54,6 +54,10 @@ def test_settings_reach_the_parts() -> None:
     assert rag.generator.model.dtype.itemsize == 4
 
 
+def test_a_string_will_do_for_a_folder() -> None:
+    assert Settings(index=".x").index == Path(".x")  # type: ignore[arg-type]
+
+
 def test_a_foreign_retriever_is_reranked_too() -> None:
     rag = build(Settings(**TINY), retriever=FakeRetriever([]))  # type: ignore[arg-type]
     assert isinstance(rag.reranker, MaxSimReranker)

@@ -90,8 +90,10 @@ def test_what_is_not_told_is_said_so(openrag: Run, documents: Path) -> None:
     openrag("index", str(documents))
     asked = openrag("ask", "What is the boiling point of neon?")
     assert asked.code == 0
-    assert "The documents do not tell. Nearest passages:" in asked.out
+    assert "The documents do not tell." in asked.out
     assert "no passage was relevant enough" in asked.out
+    assert "nearest passages:" in asked.out
+    assert "· documents/" in asked.out
 
 
 def test_memory_needs_no_index(openrag: Run) -> None:
@@ -111,6 +113,36 @@ def test_bad_files_are_skipped_named_and_counted(openrag: Run, documents: Path) 
     assert "skipped documents/latin.txt: is not UTF-8 text" in indexed.out
 
 
+def test_what_is_gone_is_told_and_removed_on_request(openrag: Run, documents: Path) -> None:
+    openrag("index", "documents")
+    (documents / "handbook.md").unlink()
+    told = openrag("index", "documents")
+    assert "gone from disk: documents/handbook.md" in told.out
+    assert "add --sync to remove it" in told.out
+    assert "now holds 15 passages" in told.out
+    assert "now holds 11 passages" in openrag("index", "documents", "--sync").out
+    assert "gone" not in openrag("index", "documents").out
+
+
+def test_nothing_in_a_document_commands_the_terminal(openrag: Run, tmp_path: Path) -> None:
+    file = tmp_path / "evil.md"
+    file.write_text("# Bridge \x1b[31mRED\x1b]0;pwn\x07 [bold]x[/]\n\nThe bridge is red.", "utf-8")
+    openrag("index", "evil.md")
+    asked = openrag("ask", "What colour is the bridge?", "--explain", "--max-new-tokens", "4")
+    assert "\x1b" not in asked.out
+    assert "[bold]x[/]" in asked.out
+
+
+def test_without_a_minimum_nothing_is_called_grounded(openrag: Run, documents: Path) -> None:
+    openrag("index", str(documents / "velora-bridge.md"))
+    asked = openrag("ask", "Who opened the Velora Bridge?", "--reranker", "none")
+    assert "unchecked: no minimum of relevance is set" in asked.out
+
+
+def test_the_version_is_told(openrag: Run) -> None:
+    assert openrag("--version").out.startswith("openrag-moe 0.")
+
+
 def test_info_tells_what_is_there(openrag: Run, documents: Path) -> None:
     empty = openrag("info")
     assert ".openrag: nothing indexed yet (openrag index PATH)" in empty.out
@@ -126,10 +158,19 @@ def test_info_tells_what_is_there(openrag: Run, documents: Path) -> None:
     ("arguments", "message"),
     [
         (["ask", " "], "error: the question is empty: ask something"),
-        (["ask", "When?"], "error: there is no index at .openrag. Make one: openrag index PATH"),
+        (["ask", "When?"], "error: there is no index at .openrag. Make an index: openrag index"),
         (["ask", "When?", "--top-k", "0"], "error: top_k must be at least 1, got 0"),
         (["ask", "When?", "--threshold", "7"], "error: threshold must be in [0, 1], got 7.0"),
         (["ask", "x", "--gate", "never", "--model", "no/where"], "error: no checkpoint 'no/where'"),
+        (
+            ["ask", "x", "--gate", "never", "--device", "mps"],
+            "error: there is no device 'mps' here",
+        ),
+        (
+            ["ask", "x", "--gate", "never", "--reranker", "no/such"],
+            "error: no checkpoint 'no/such'",
+        ),
+        (["ask", "x", "--gate", "never", "--encoder", "no/such"], "error: no checkpoint 'no/such'"),
         (["index", "gone"], "error: gone: no such file or folder"),
         (["index", "."], "error: no text, Markdown, HTML or PDF file was found there"),
         (["index", __file__], "test_cli.py: kind '.py' is not one of .htm, .html, "),

@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import warnings
+from io import TextIOWrapper
 
 from openrag_core._extras import need
 from openrag_core.errors import OpenRAGError
@@ -13,16 +14,22 @@ from openrag_core.errors import OpenRAGError
 
 def main() -> None:
     """Run the command line; errors end it with a message and a code, never with a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal may not know every letter
     try:
         need("cli", "typer", "rich", "psutil")
+        if not os.environ.get("OPENRAG_DEBUG"):
+            _keep_libraries_quiet()
+        _prepare_threads()
+        from openrag_core.cli.app import run  # noqa: PLC0415  (loads torch: threads come first)
+
+        run()
     except OpenRAGError as error:
         sys.exit(f"error: {error}")
-    if not os.environ.get("OPENRAG_DEBUG"):
-        _keep_libraries_quiet()
-    _prepare_threads()
-    from openrag_core.cli.app import run  # noqa: PLC0415  (torch must load after the threads are set)
-
-    run()
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        sys.exit(130)
 
 
 def _prepare_threads() -> None:

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from openrag_core import weights
+from openrag_core import __version__, weights
 from openrag_core.build import Settings, build, open_index
 from openrag_core.cli import render
 from openrag_core.errors import DocumentError, OpenRAGError
@@ -22,7 +22,6 @@ from openrag_core.records import GateMode
 
 app = typer.Typer(
     name="openrag",
-    help="Answers from your own documents that you can trust, from models that you run yourself.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -65,6 +64,16 @@ def run() -> None:
         )
 
 
+@app.callback(invoke_without_command=True)
+def version(
+    show: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
+) -> None:
+    """Answers from your own documents that you can trust, from models that you run yourself."""
+    if show:
+        out.print(f"openrag-moe {__version__}")
+        raise typer.Exit
+
+
 @app.command()
 def index(
     paths: Annotated[list[Path], typer.Argument(help="Files, or folders to look through.")],
@@ -74,12 +83,15 @@ def index(
     collection: Collection = DEFAULT.collection,
     encoder: Encoder = DEFAULT.encoder,
     language: Language = DEFAULT.language,
+    sync: Annotated[
+        bool, typer.Option("--sync", help="Remove what is gone from these folders.")
+    ] = False,
 ) -> None:
     """Index text, Markdown, HTML and PDF files; what has not changed is left alone."""
     from openrag_core.retrieval.documents import find_files  # noqa: PLC0415
 
     files = list(find_files(paths))
-    if not files:
+    if not files and not sync:
         raise DocumentError("no text, Markdown, HTML or PDF file was found there")
     settings = Settings(
         index=index,
@@ -96,10 +108,15 @@ def index(
         with Progress(*columns, TimeElapsedColumn(), console=err) as progress:
             bar = progress.add_task("indexing", total=len(files))
             report = passages.add_files(files, lambda _: progress.advance(bar))
+        gone = passages.gone(paths)
+        if sync:
+            passages.remove(gone)
         out.print(render.report(report, passages.store.address, passages.store.count()))
+        if gone:
+            out.print(render.gone(gone, removed=sync))
     finally:
         passages.close()
-    if not report.added + report.changed + report.unchanged:
+    if files and not report.added + report.changed + report.unchanged:
         raise typer.Exit(1)
 
 
@@ -152,9 +169,7 @@ def ask(
     )
     check_questions([question])
     with err.status("loading (the first time, the bundled model is converted: about 15 s)"):
-        passages = open_index(settings)
-        if gate != "never":
-            passages.check_ready()
+        passages = open_index(settings, must_exist=gate != "never")
         rag = build(settings, retriever=passages)
     with err.status("answering"):
         answer = rag.answer(question)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
@@ -10,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
-from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
@@ -19,7 +19,10 @@ from openrag_core import __version__
 from openrag_core.build import Settings, open_store
 from openrag_core.errors import OpenRAGError
 from openrag_core.records import Answer, Candidate, Decision, Passage
+from openrag_core.verdict import NOT_TOLD
 from openrag_core.weights import PACKAGES
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 if TYPE_CHECKING:
     from openrag_core.retrieval import IndexReport
@@ -40,17 +43,18 @@ _SHOWN = (
 def answer(result: Answer) -> RenderableType:
     """The answer, and what it rests on."""
     colour = "green" if result.grounded else "yellow"
-    if result.abstained:
-        note = "no passage was relevant enough to answer from"
-    elif not result.grounded:
-        note = f"from the model's memory, not from documents; confidence {result.confidence:.2f}"
-    else:
-        note = f"confidence {result.confidence:.2f}"
-    panel = Panel(Text(result.text), border_style=colour, subtitle=note, subtitle_align="right")
-    if not result.grounded:
-        return panel
+    text = NOT_TOLD if result.abstained else result.text
+    panel = Panel(_plain(text), border_style=colour, subtitle=_note(result), subtitle_align="right")
     sources = [f"[{n}] {place(passage)}" for n, passage in enumerate(result.sources, start=1)]
-    return Group(panel, Text("\n".join(sources), style="dim"))
+    heading = ["nearest passages:"] if result.abstained and sources else []
+    return Group(panel, *(_plain(line, style="dim") for line in heading + sources))
+
+
+def gone(documents: Sequence[str], *, removed: bool) -> RenderableType:
+    """What was indexed and is there no more."""
+    names = [_plain(f"gone from disk: {_relative(document)}") for document in documents]
+    note = "removed" if removed else "still in the index: add --sync to remove it"
+    return Group(*names, Text(note, style="dim"))
 
 
 def explanation(result: Answer) -> RenderableType:
@@ -58,7 +62,7 @@ def explanation(result: Answer) -> RenderableType:
     times = " · ".join(f"{stage} {seconds:.2f} s" for stage, seconds in result.seconds.items())
     parts: list[RenderableType] = [Text(_gate(result.decision))]
     if result.draft:
-        parts.append(Text(f"draft: {result.draft.text.strip()}"))
+        parts.append(_plain(f"draft: {result.draft.text.strip()}"))
     parts.append(Text(times, style="dim"))
     if result.candidates:
         parts.append(_candidates(result.candidates))
@@ -77,8 +81,8 @@ def _candidates(candidates: Sequence[Candidate]) -> Table:
         table.add_row(
             f"{candidate.total:.3f}",
             *("-" if score[name] is None else f"{score[name]:.3f}" for name in given),
-            Text(candidate.text),
-            Text(place(candidate.passage)),
+            _plain(candidate.text),
+            _plain(place(candidate.passage)),
         )
     return table
 
@@ -90,10 +94,10 @@ def report(result: IndexReport, address: str, total: int) -> RenderableType:
         f"{len(result.skipped)} skipped; {result.passages} passages written"
     )
     skipped = [
-        f"[yellow]skipped[/] {escape(str(file))}: {escape(reason)}"
+        Text.assemble(("skipped", "yellow"), " ", _plain(f"{file}: {reason}"))
         for file, reason in result.skipped.items()
     ]
-    return Group(*skipped, counts, f"[dim]{escape(address)} now holds {total} passages[/]")
+    return Group(*skipped, counts, Text(f"{address} now holds {total} passages", style="dim"))
 
 
 def info(settings: Settings) -> RenderableType:
@@ -111,12 +115,31 @@ def info(settings: Settings) -> RenderableType:
 
 def place(passage: Passage) -> str:
     """Where a reader finds the passage; files below the current folder are named from there."""
-    source = Path(passage.source)
-    if source.is_absolute() and source.is_relative_to(Path.cwd()):
-        source = source.relative_to(Path.cwd())
     page = f"page {passage.metadata['page']}" if "page" in passage.metadata else ""
-    where = str(source) if passage.source else passage.id
+    where = _relative(passage.source) if passage.source else passage.id
     return " · ".join(part for part in (passage.title, where, page) if part)
+
+
+def _note(result: Answer) -> str:
+    confidence = f"confidence {result.confidence:.2f}"
+    if result.abstained:
+        return "no passage was relevant enough to answer from"
+    if not result.decision.retrieve:
+        return f"from the model's memory, not from documents; {confidence}"
+    if not result.grounded:
+        return f"unchecked: no minimum of relevance is set; {confidence}"
+    return confidence
+
+
+def _relative(source: str) -> str:
+    path = Path(source)
+    inside = path.is_absolute() and path.is_relative_to(Path.cwd())
+    return str(path.relative_to(Path.cwd()) if inside else source)
+
+
+def _plain(text: str, style: str = "") -> Text:
+    """Text of documents and models: no markup, and nothing that a terminal would obey."""
+    return Text(_CONTROL.sub("", text), style=style)
 
 
 def _gate(decision: Decision) -> str:

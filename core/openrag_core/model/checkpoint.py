@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
@@ -17,9 +15,9 @@ from openrag_core.compute import choose_device, choose_dtype
 from openrag_core.errors import CheckpointError, OpenRAGError
 from openrag_core.model.bundled import bundled_folder
 from openrag_core.model.published import check_loaded, is_published, load_published
+from openrag_core.weights import checkpoint_folder
 
 BUNDLED = "bundled"
-_NEEDED = ["*.json", "*.safetensors", "*.model", "*.jinja", "tokenizer*"]
 
 
 def load(
@@ -47,7 +45,7 @@ def load(
     """
     where = choose_device(device)
     numbers = choose_dtype(dtype, where)
-    folder = bundled_folder() if path_or_name == BUNDLED else _folder(path_or_name)
+    folder = bundled_folder() if path_or_name == BUNDLED else checkpoint_folder(path_or_name)
     config = _config(folder)
     model: Any
     try:
@@ -67,19 +65,6 @@ def load(
             f"{folder}: transformers cannot load it: {type(error).__name__}: {error}"
         ) from error
     return model.to(where).eval(), tokenizer
-
-
-def _folder(path_or_name: str | PathLike[str]) -> Path:
-    path = Path(path_or_name)
-    if path.is_dir():
-        return path
-    try:
-        return Path(snapshot_download(str(path_or_name), allow_patterns=_NEEDED))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise CheckpointError(
-            f"no checkpoint {str(path_or_name)!r}: it is no folder here, and no model hub gave it "
-            f"({type(error).__name__}). Give a folder with a config.json, or {BUNDLED!r}"
-        ) from error
 
 
 def _config(folder: Path) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from torch.nn import Sigmoid
 
 from openrag_core.errors import CheckpointError
 from openrag_core.records import Passage
+from openrag_core.weights import checkpoint_folder
 
 
 class CrossEncoderReranker:
@@ -32,12 +33,13 @@ class CrossEncoderReranker:
         min_relevance: float = 0.5,
         device: str | None = None,
     ) -> None:
+        folder = checkpoint_folder(path_or_name)
         try:
             self._model = CrossEncoder(
-                str(path_or_name), device=device, activation_fn=Sigmoid(), num_labels=1
+                str(folder), device=device, activation_fn=Sigmoid(), num_labels=1
             )
-        except (OSError, ValueError) as error:
-            raise CheckpointError(f"no cross-encoder {str(path_or_name)!r}: {error}") from error
+        except Exception as error:  # a damaged file makes the libraries raise anything
+            raise CheckpointError(f"no cross-encoder in {folder}: {error}") from error
         self.min_relevance = min_relevance
 
     def rerank(

@@ -12,10 +12,11 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, TypeVar
 from weakref import WeakValueDictionary, finalize
 
 import psutil
+from filelock import FileLock, Timeout
 from qdrant_edge import (
     CountRequest,
     Distance,
@@ -42,6 +43,7 @@ from qdrant_edge import SparseVector as EdgeSparseVector
 from openrag_core.errors import IndexLockedError, IndexMismatchError, PassageIndexError
 from openrag_core.retrieval.store import DENSE, PREFETCH, SPARSE, Hit, Point, Query, best_first
 
+_Result = TypeVar("_Result")
 _PAGE = 1000  # points read at once when all are looked at
 
 
@@ -49,8 +51,9 @@ class EdgeStore:
     """Points in a folder.
 
     The folder holds `index.json` (what the index was made with; written last, so that a creation
-    that was interrupted does not count), `points` (the engine's own files) and `owner` (the
-    process that has it open). Stores of one process on one folder share the open engine.
+    that was interrupted does not count), `points` (the engine's own files), `lock` (held while it
+    is open) and `owner` (the process that has it open). Stores of one process on one folder share
+    the open engine.
 
     Args:
         folder: Made when something is stored.
@@ -62,12 +65,13 @@ class EdgeStore:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._file = folder / "index.json"
         self._engine: _Engine | None = None
         self.address = str(folder)
         self.description: Mapping[str, Any] | None = None
-        if (file := folder / "index.json").is_file():
+        if self._file.is_file():
             self._engine = _engine(folder, lambda: EdgeShard.load(str(folder / "points")))
-            self.description = self._read(file)
+            self.description = self._read()
 
     def create(self, description: Mapping[str, Any], dimension: int) -> None:
         """Make an empty shard for dense vectors of this length.
@@ -77,15 +81,6 @@ class EdgeStore:
         Raises:
             IndexMismatchError: It has another description.
         """
-        if (file := self._folder / "index.json").is_file():
-            made = EdgeStore(self._folder)
-            if made.description != description:
-                raise IndexMismatchError(
-                    f"{file} was made meanwhile with other settings than {dict(description)}: "
-                    "run the command again"
-                )
-            self._engine, self.description = made._engine, made.description
-            return
         points = self._folder / "points"
         config = EdgeConfig(
             vectors={DENSE: EdgeVectorParams(size=dimension, distance=Distance.Cosine)},
@@ -93,16 +88,24 @@ class EdgeStore:
             wal_enabled=True,
         )
 
-        def creating() -> EdgeShard:
-            _clear(points)
-            points.mkdir(parents=True)
+        def opening() -> EdgeShard:
+            if self._file.is_file():
+                return EdgeShard.load(str(points))
+            shutil.rmtree(points, ignore_errors=True)  # left over from an interrupted creation
+            points.mkdir()
             return EdgeShard.create(str(points), config)
 
-        self._engine = _engine(self._folder, creating)
-        temporary = self._folder / "index.json.tmp"
-        temporary.write_text(json.dumps(dict(description), indent=2), encoding="utf-8")
-        temporary.replace(self._folder / "index.json")
-        self.description = description
+        engine = _engine(self._folder, opening)
+        if not self._file.is_file():
+            temporary = self._file.with_suffix(".tmp")
+            temporary.write_text(json.dumps(dict(description), indent=2), encoding="utf-8")
+            temporary.replace(self._file)
+        elif self._read() != description:
+            raise IndexMismatchError(
+                f"{self._file} was made meanwhile with other settings than {dict(description)}: "
+                "run the command again"
+            )
+        self._engine, self.description = engine, description
 
     def upsert(self, points: Sequence[Point]) -> None:
         """Add or replace points, all or none."""
@@ -117,8 +120,7 @@ class EdgeStore:
             )
             for point in points
         ]
-        self._shard.update(UpdateOperation.upsert_points(batch))
-        self._shard.flush()
+        self._update(UpdateOperation.upsert_points(batch))
 
     def delete_stale(self, document: str, content_hash: str) -> None:
         """Delete the document's points that are of another content hash."""
@@ -126,14 +128,12 @@ class EdgeStore:
             must=[FieldCondition(key="doc_id", match=MatchValue(document))],
             must_not=[FieldCondition(key="content_hash", match=MatchValue(content_hash))],
         )
-        self._shard.update(UpdateOperation.delete_points_by_filter(stale))
-        self._shard.flush()
+        self._update(UpdateOperation.delete_points_by_filter(stale))
 
     def search(self, queries: Sequence[Query], limit: int) -> list[list[Hit]]:
         """The best hits of each query, best first; ties by id."""
-        results = self._shard.query_batch(
-            QueryBatchRequest([self._request(query, limit) for query in queries])
-        )
+        requests = QueryBatchRequest([self._request(query, limit) for query in queries])
+        results = self._call("query_batch", requests)
         return [best_first(points) for points in results]
 
     def documents(self) -> dict[str, str]:
@@ -142,13 +142,14 @@ class EdgeStore:
         found: dict[str, str] = {}
         offset = None
         while self._engine is not None:
-            records, offset = self._shard.scroll(
+            records, offset = self._call(
+                "scroll",
                 ScrollRequest(
                     limit=_PAGE,
                     offset=offset,
                     filter=first,
                     with_payload=["doc_id", "content_hash"],
-                )
+                ),
             )
             for record in records:
                 payload = record.payload or {}
@@ -159,25 +160,31 @@ class EdgeStore:
 
     def count(self) -> int:
         """How many points there are."""
-        return self._shard.count(CountRequest(exact=True)) if self._engine else 0
+        if self._engine is None:
+            return 0
+        return int(self._call("count", CountRequest(exact=True)))
 
     def close(self) -> None:
         """Give the folder free for other processes, unless another store here has it open."""
         self._engine = None
 
-    @property
-    def _shard(self) -> EdgeShard:
+    def _call(self, method: str, *args: object) -> Any:  # noqa: ANN401  (as the engine gives it)
+        """Call a method of the open shard."""
         if self._engine is None:
             raise PassageIndexError(f"the index {self.address} is closed: open it again")
-        return self._engine.shard
+        return _guarded(self._folder, getattr(self._engine.shard, method), *args)
 
-    def _read(self, file: Path) -> Mapping[str, Any]:
+    def _update(self, operation: UpdateOperation) -> None:
+        self._call("update", operation)
+        self._call("flush")
+
+    def _read(self) -> Mapping[str, Any]:
         try:
-            return dict(json.loads(file.read_text(encoding="utf-8")).items())
+            return dict(json.loads(self._file.read_text(encoding="utf-8")).items())
         except (ValueError, AttributeError) as error:
             self.close()
             raise PassageIndexError(
-                f"{file} is damaged ({error}): delete {self.address} and index again"
+                f"{self._file} is damaged ({error}): delete {self.address} and index again"
             ) from error
 
     @staticmethod
@@ -199,12 +206,12 @@ class EdgeStore:
 
 
 class _Engine:
-    """An open shard, closed when the last store that uses it is gone."""
+    """An open shard and the lock on its folder, let go when the last store that uses it is gone."""
 
-    def __init__(self, shard: EdgeShard, owner: Path) -> None:
+    def __init__(self, shard: EdgeShard, lock: FileLock, owner: Path) -> None:
         self.shard = shard
         owner.write_text(str(os.getpid()), encoding="utf-8")
-        finalize(self, _release, shard, owner)
+        finalize(self, _release, shard, lock, owner)
 
 
 _engines: WeakValueDictionary[Path, _Engine] = WeakValueDictionary()
@@ -213,39 +220,50 @@ _opening = Lock()
 
 def _engine(folder: Path, opening: Callable[[], EdgeShard]) -> _Engine:
     """The engine that this process has on the folder; opened if there is none yet."""
-    owner = folder / "owner"
     with _opening:
         if (engine := _engines.get(folder.resolve())) is not None:
             return engine
+        owner = folder / "owner"
+        lock = FileLock(folder / "lock", is_singleton=False)
         try:
-            shard = opening()
-        except Exception as error:  # the engine raises nothing more special
-            if "WouldBlock" in str(error):
-                raise IndexLockedError(
-                    f"the index {folder} is in use by {_process(owner)}. Wait until it ends, or "
-                    "serve several processes from a Qdrant server (--qdrant-url)"
-                ) from error
-            raise PassageIndexError(
-                f"the index {folder} cannot be opened: {error}. "
-                "If its files are damaged, delete the folder and index again"
+            folder.mkdir(parents=True, exist_ok=True)
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            raise IndexLockedError(
+                f"the index {folder} is in use by {_process(owner)}. Wait until it ends, or "
+                "serve several processes from a Qdrant server (--qdrant-url)"
             ) from error
-        engine = _engines[folder.resolve()] = _Engine(shard, owner)
+        except OSError as error:
+            raise PassageIndexError(
+                f"the index {folder} cannot be written ({error}): reading it needs that too. "
+                "Give a folder of your own (--index)"
+            ) from error
+        try:
+            shard = _guarded(folder, opening)
+        except BaseException:
+            lock.release()
+            raise
+        engine = _engines[folder.resolve()] = _Engine(shard, lock, owner)
         return engine
 
 
-def _release(shard: EdgeShard, owner: Path) -> None:
+def _release(shard: EdgeShard, lock: FileLock, owner: Path) -> None:
     shard.close()
     owner.unlink(missing_ok=True)
+    lock.release()
 
 
-def _clear(points: Path) -> None:
-    """Remove what an interrupted creation left; never what is in use."""
+def _guarded(folder: Path, call: Callable[..., _Result], *args: object) -> _Result:
+    """Call the engine, which raises bare exceptions, and panics that are not even those."""
     try:
-        EdgeShard.load(str(points)).close()
-    except Exception as error:
-        if "WouldBlock" in str(error):
-            raise
-    shutil.rmtree(points, ignore_errors=True)
+        return call(*args)
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:
+        raise PassageIndexError(
+            f"the index {folder} cannot be used: {error}. "
+            "If its files are damaged, delete the folder and index again"
+        ) from error
 
 
 def _process(owner: Path) -> str:

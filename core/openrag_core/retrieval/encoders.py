@@ -17,6 +17,7 @@ from torch import Tensor
 from openrag_core.compute import choose_device, choose_dtype
 from openrag_core.errors import CheckpointError, ConfigError
 from openrag_core.retrieval.store import SparseVector
+from openrag_core.weights import checkpoint_folder
 
 
 class DenseEncoder(Protocol):
@@ -67,15 +68,16 @@ class SentenceTransformerEncoder:
         from sentence_transformers import SentenceTransformer  # noqa: PLC0415  (takes seconds)
 
         where = choose_device(device)
+        folder = checkpoint_folder(path_or_name)
         try:
             self.model = SentenceTransformer(
-                str(path_or_name),
+                str(folder),
                 device=str(where),
                 model_kwargs={"dtype": choose_dtype(dtype, where)},
             )
-        except (OSError, ValueError) as error:
-            raise CheckpointError(f"no dense encoder {str(path_or_name)!r}: {error}") from error
-        self.name = name or _name(path_or_name)
+        except Exception as error:  # a damaged file makes the libraries raise anything
+            raise CheckpointError(f"no dense encoder in {folder}: {error}") from error
+        self.name = name or _name(folder)
         self.dimension: int = self.model.get_embedding_dimension() or 0
         self.tokenizer: Tokenizer = self.model.tokenizer.backend_tokenizer
 
@@ -136,10 +138,9 @@ def _bm25(config: Bm25Config) -> Bm25:
         raise ConfigError(f"BM25: {error}") from error
 
 
-def _name(path_or_name: str | PathLike[str]) -> str:
-    folder = Path(path_or_name)
+def _name(folder: Path) -> str:
     files = sorted(folder.glob("*.safetensors")) + sorted(folder.glob("pytorch_model*.bin"))
     if not files:
-        return str(path_or_name)
+        return folder.resolve().name
     with files[0].open("rb") as file:
         return f"{folder.resolve().name}@{file_digest(file, 'sha256').hexdigest()[:12]}"

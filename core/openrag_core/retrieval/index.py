@@ -107,13 +107,20 @@ class PassageIndex:
                 self.store.delete_stale(document.id, document.content_hash)
             report.passages += len(points)
 
-    def check_ready(self) -> None:
-        """Find out at once whether there is anything to search.
+    def gone(self, paths: Sequence[Path]) -> list[str]:
+        """Documents that were indexed from these files and folders and are there no more."""
+        roots = [path.resolve() for path in paths]
+        return [
+            document
+            for document in self.store.documents()
+            if any(Path(document).is_relative_to(root) for root in roots)
+            and not Path(document).exists()
+        ]
 
-        Raises:
-            IndexNotFoundError: Nothing has been indexed yet.
-        """
-        self._sparse  # noqa: B018  (raises)
+    def remove(self, documents: Iterable[str]) -> None:
+        """Delete documents, by id."""
+        for document in documents:
+            self.store.delete_stale(document, content_hash="")
 
     def close(self) -> None:
         """Release the store."""
@@ -165,7 +172,7 @@ class PassageIndex:
     def _sparse(self) -> Bm25Encoder:
         if self._bm25 is None:
             raise IndexNotFoundError(
-                f"there is no index at {self.store.address}. Make one: openrag index PATH"
+                f"there is no index at {self.store.address}. Make an index: openrag index PATH"
             )
         return self._bm25
 
@@ -195,6 +202,17 @@ class PassageIndex:
                 "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
             },
         )
+
+
+def check_indexed(store: PointStore) -> None:
+    """Find out whether a store holds anything.
+
+    Raises:
+        IndexNotFoundError: It does not.
+    """
+    if store.description is None or not store.count():
+        what = "there is no index at" if store.description is None else "nothing is indexed in"
+        raise IndexNotFoundError(f"{what} {store.address}. Make an index: openrag index PATH")
 
 
 def _read_as(chunk: Chunk) -> str:

@@ -18,6 +18,21 @@ store = EdgeStore(Path(sys.argv[1]))
 print("open", flush=True)
 sys.stdin.read()
 """
+CREATE = """
+import sys
+from pathlib import Path
+from openrag_core import IndexLockedError
+from openrag_core.retrieval import EdgeStore
+from tests.core.retrieval.test_store import DESCRIPTION, point
+try:
+    store = EdgeStore(Path(sys.argv[1]))
+    if store.description is None:
+        store.create(DESCRIPTION, 4)
+    store.upsert([point(n) for n in range(3)])
+    print("made")
+except IndexLockedError:
+    print("IndexLockedError")
+"""
 KILLED = """
 import os, signal, sys
 from pathlib import Path
@@ -67,6 +82,43 @@ def test_a_second_process_is_told_who_holds_it(folder: Path) -> None:
     store = EdgeStore(folder)
     assert store.count() == 3
     store.close()
+
+
+def test_many_processes_that_create_at_once_make_one_index(tmp_path: Path) -> None:
+    """One wins; the others are told who it is, or find its index afterwards."""
+    root = Path(__file__).parents[3]
+    command = [sys.executable, "-c", CREATE, str(tmp_path / "index")]
+    racing = [
+        subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True) for _ in range(4)
+    ]
+    outcomes = [process.communicate()[0].strip() for process in racing]
+    assert set(outcomes) <= {"made", "IndexLockedError"}
+    assert "made" in outcomes
+    store = EdgeStore(tmp_path / "index")
+    assert store.count() == 3
+    store.close()
+
+
+def test_a_folder_that_cannot_be_written_says_so(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x", encoding="utf-8")
+    with pytest.raises(PassageIndexError, match=r"cannot be written.*--index"):
+        EdgeStore(tmp_path / "file" / "index").create(DESCRIPTION, 4)
+
+
+def test_an_engine_that_panics_is_no_crash(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Panic(BaseException):
+        """As pyo3 raises it: no Exception."""
+
+    class Broken:
+        def count(self, _: object) -> int:
+            raise Panic("index out of bounds")
+
+        def close(self) -> None: ...
+
+    store = EdgeStore(folder)
+    monkeypatch.setattr(store._engine, "shard", Broken())
+    with pytest.raises(PassageIndexError, match=r"index out of bounds.*index again"):
+        store.count()
 
 
 def test_stores_of_one_process_share_the_engine(folder: Path) -> None:

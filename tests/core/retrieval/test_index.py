@@ -9,6 +9,7 @@ from qdrant_client import QdrantClient
 from openrag_core import IndexMismatchError, IndexNotFoundError, Retriever
 from openrag_core.retrieval import EdgeStore, IndexReport, PassageIndex, ServerStore
 from openrag_core.retrieval.documents import Document, Section
+from openrag_core.retrieval.index import check_indexed
 from openrag_core.retrieval.store import Point
 from tests.core.retrieval.conftest import LetterEncoder
 
@@ -69,6 +70,17 @@ def test_only_what_changed_is_touched(folder: Path, encoder: LetterEncoder) -> N
     assert "1894" in index.retrieve(["When was the bridge opened?"], 1)[0][0].text
 
 
+def test_what_is_gone_from_disk_can_be_removed(folder: Path, encoder: LetterEncoder) -> None:
+    index = PassageIndex(memory(), encoder)
+    index.add_files(sorted(folder.iterdir()))
+    assert index.gone([folder]) == []
+    (folder / "ferry.txt").unlink()
+    assert index.gone([folder / "elsewhere"]) == []
+    assert index.gone([folder]) == [str(folder / "ferry.txt")]
+    index.remove(index.gone([folder]))
+    assert list(index.store.documents()) == [str(folder / "bridge.md")]
+
+
 def test_an_interruption_loses_no_part_of_a_document(
     tmp_path: Path, encoder: LetterEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -118,8 +130,12 @@ def test_a_document_without_text_is_passed_over(encoder: LetterEncoder) -> None:
 def test_nothing_indexed_is_said_with_the_command(encoder: LetterEncoder) -> None:
     with pytest.raises(IndexNotFoundError, match="openrag index PATH"):
         PassageIndex(memory(), encoder).retrieve(["When?"], 1)
-    with pytest.raises(IndexNotFoundError):
-        PassageIndex(memory(), encoder).check_ready()
+    store = memory()
+    with pytest.raises(IndexNotFoundError, match="there is no index at :memory:"):
+        check_indexed(store)
+    store.create({}, 26)
+    with pytest.raises(IndexNotFoundError, match="nothing is indexed in :memory:"):
+        check_indexed(store)
 
 
 def test_a_foreign_index_is_refused_with_both_names(folder: Path, encoder: LetterEncoder) -> None:
