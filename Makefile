@@ -47,7 +47,9 @@ types: setup
 layers: setup
 	$(BIN)/lint-imports --no-cache --no-logo
 
-bench: setup  ## measure; needs $OPENRAG_TEST_DATA
+bench: setup  ## measure; the last two need $OPENRAG_TEST_DATA
+	$(BIN)/python benchmarks/mixture.py
+	$(BIN)/python benchmarks/passages.py
 	$(BIN)/python benchmarks/relevance.py
 	$(BIN)/python benchmarks/ranking.py
 

@@ -8,17 +8,11 @@ way reads the scores of every step, as the released code does. Ratios are of med
 
 from __future__ import annotations
 
-import json
-import platform
-from collections.abc import Callable
 from functools import partial
-from pathlib import Path
-from statistics import median
-from time import perf_counter
 from typing import Any
 
 import torch
-import transformers
+from timing import save, side_by_side
 
 from openrag_core.model import load
 from openrag_core.model.decoding import GreedyDecoder
@@ -27,8 +21,6 @@ PASSAGES = (1, 5, 10, 20)
 LENGTH = 150
 BEGINNING = 40  # of every prompt: the question and the template
 NEW_TOKENS = 20
-ROUNDS = 5
-RESULTS = Path(__file__).with_suffix(".json")
 
 
 def main() -> None:
@@ -39,26 +31,18 @@ def main() -> None:
     rows = []
     for passages in PASSAGES:
         prompts = _prompts(passages)
-        plain, ours = _side_by_side(
+        plain, ours = side_by_side(
             partial(_one_by_one, model, prompts), partial(decode, prompts, NEW_TOKENS)
         )
         rows.append({"passages": passages, "plain_s": plain, "ours_s": ours, "ratio": plain / ours})
         print(f"K={passages:2}  plain {plain:6.2f} s  ours {ours:5.2f} s  {plain / ours:.1f} times")
-    record = {
-        "dtype": str(model.dtype),
-        "threads": torch.get_num_threads(),
-        "machine": platform.processor() or platform.machine(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "rows": rows,
-    }
-    RESULTS.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    save(__file__, model, rows)
 
 
 def _prompts(passages: int) -> list[list[int]]:
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(20, 40_000, (passages, BEGINNING + LENGTH), generator=generator)
-    ids[:, :BEGINNING] = ids[0, :BEGINNING]
+    ids[:, :BEGINNING] = ids[0, :BEGINNING].clone()
     return [list(map(int, row)) for row in ids]
 
 
@@ -76,17 +60,6 @@ def _one_by_one(model: Any, prompts: list[list[int]]) -> None:  # noqa: ANN401
         )
         for scores in output.scores:
             scores[0].float().log_softmax(dim=0)
-
-
-def _side_by_side(plain: Callable[[], object], ours: Callable[[], object]) -> tuple[float, float]:
-    """Median seconds of each, run in turns after a warm-up."""
-    times: tuple[list[float], list[float]] = ([], [])
-    for _ in range(ROUNDS + 1):
-        for way, taken in zip((plain, ours), times, strict=True):
-            start = perf_counter()
-            way()
-            taken.append(perf_counter() - start)
-    return median(times[0][1:]), median(times[1][1:])
 
 
 if __name__ == "__main__":

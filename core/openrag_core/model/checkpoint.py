@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from openrag_core.compute import choose_device, choose_dtype
 from openrag_core.errors import CheckpointError, OpenRAGError
+from openrag_core.model.attention import use_cpu_decoding
 from openrag_core.model.bundled import bundled_folder
 from openrag_core.model.published import check_loaded, is_published, load_published
 from openrag_core.weights import checkpoint_folder
@@ -64,6 +65,7 @@ def load(
         raise CheckpointError(
             f"{folder}: transformers cannot load it: {type(error).__name__}: {error}"
         ) from error
+    use_cpu_decoding(model)
     return model.to(where).eval(), tokenizer
 
 

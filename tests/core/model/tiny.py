@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -49,7 +50,7 @@ def dense(family: str = "llama") -> PreTrainedModel:
     """A dense model with random weights, the same ones every time."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(FAMILIES[family])
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(deepcopy(FAMILIES[family]))
     model.eval()
     return model
 

@@ -1,0 +1,67 @@
+"""Attention that decodes fast on a CPU, under a name that transformers knows.
+
+torch's fused attention is made for many queries at a time; for the single one of a decoding step,
+two small matrix products over the cached keys and values are faster on a CPU, and need no copy of
+those that several heads share.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+NAME = "sdpa_with_cpu_decoding"
+
+
+def cpu_decoding_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    scaling: float | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, Tensor | None]:
+    """softmax(q k^T scaling) v, by plain products for a single query on a CPU, else fused.
+
+    Args:
+        module: Of the base model; its `num_key_value_groups` heads share keys and values.
+        query: Shape (batch, heads, queries, width).
+        key: Shape (batch, key heads, keys, width).
+        value: The same shape.
+        attention_mask: True where a query may look; shape (batch, 1, queries, keys), or None.
+        scaling: By default 1 / sqrt(width).
+        **kwargs: For the fused form.
+
+    Returns:
+        Shape (batch, queries, heads, width), and None in place of the weights.
+    """
+    if query.shape[2] != 1 or query.device.type != "cpu":
+        fused: tuple[Tensor, None] = sdpa_attention_forward(
+            module, query, key, value, attention_mask, scaling=scaling, **kwargs
+        )
+        return fused
+    batch, heads, _, width = query.shape
+    grouped = query.reshape(batch, key.shape[1], -1, width)
+    scores = grouped @ key.transpose(-1, -2) * (scaling or width**-0.5)
+    if attention_mask is not None:
+        scores = scores.masked_fill(~attention_mask, -torch.inf)
+    weights = scores.softmax(dim=-1, dtype=torch.float32).to(value.dtype)
+    return (weights @ value).view(batch, 1, heads, width), None
+
+
+def use_cpu_decoding(model: PreTrainedModel) -> None:
+    """Let a model that uses torch's fused attention decode fast on a CPU; others stay."""
+    base = getattr(model, "base", model)
+    if base.config._attn_implementation == "sdpa":
+        base.set_attn_implementation(NAME)
+
+
+AttentionInterface.register(NAME, cpu_decoding_attention)
+AttentionMaskInterface.register(NAME, sdpa_mask)
