@@ -12,11 +12,10 @@ from openrag_core.gate import Gate
 from openrag_core.pipeline import OpenRAG
 from openrag_core.ports import Reranker, Retriever
 from openrag_core.records import GateMode
+from openrag_core.weights import BUNDLED, ENCODER
 
 if TYPE_CHECKING:
     from openrag_core.retrieval import PassageIndex, PointStore, SentenceTransformerEncoder
-
-BUNDLED = "bundled"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,7 +151,6 @@ def open_store(settings: Settings) -> PointStore:
 
 def _encoder(settings: Settings) -> SentenceTransformerEncoder:
     from openrag_core.retrieval import SentenceTransformerEncoder  # noqa: PLC0415
-    from openrag_core.weights import ENCODER  # noqa: PLC0415
 
     if settings.encoder == BUNDLED:
         name = f"{ENCODER.holds}@{ENCODER.sha256[:12]}"

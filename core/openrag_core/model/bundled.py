@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory
 
 import torch
 from platformdirs import user_cache_dir
@@ -31,7 +30,7 @@ def bundled_folder() -> Path:
 
     Raises:
         WeightsNotInstalledError: The package that holds the weights is not installed.
-        CheckpointError: The cache cannot be written.
+        CheckpointError: It cannot be converted, or the cache cannot be written.
     """
     folder = cache_folder() / _NAME
     if folder.is_dir():
@@ -39,20 +38,15 @@ def bundled_folder() -> Path:
     gguf = GENERATOR.locate()
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(mkdtemp(dir=folder.parent, prefix=f"{_NAME}."))
-    except OSError as error:
-        raise CheckpointError(
-            f"the cache {folder.parent} cannot be written ({error}): set OPENRAG_CACHE to a "
-            "folder that can"
-        ) from error
-    try:
-        _convert(gguf, temporary)
-        temporary.rename(folder)
-    except OSError:
+        with TemporaryDirectory(dir=folder.parent, prefix=f"{_NAME}.") as temporary:
+            _convert(gguf, Path(temporary) / _NAME)
+            (Path(temporary) / _NAME).rename(folder)
+    except Exception as error:  # a full disk makes the libraries raise anything
         if not folder.is_dir():
-            raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+            raise CheckpointError(
+                f"the bundled model cannot be kept in {folder.parent} ({error}): make room there, "
+                "or set OPENRAG_CACHE to another folder"
+            ) from error
     return folder
 
 

@@ -16,9 +16,7 @@ from openrag_core.errors import CheckpointError, OpenRAGError
 from openrag_core.model.attention import use_cpu_decoding
 from openrag_core.model.bundled import bundled_folder
 from openrag_core.model.published import check_loaded, is_published, load_published
-from openrag_core.weights import checkpoint_folder
-
-BUNDLED = "bundled"
+from openrag_core.weights import BUNDLED, checkpoint_folder
 
 
 def load(

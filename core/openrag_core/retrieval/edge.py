@@ -41,10 +41,19 @@ from qdrant_edge import Query as EdgeQuery
 from qdrant_edge import SparseVector as EdgeSparseVector
 
 from openrag_core.errors import IndexLockedError, IndexMismatchError, PassageIndexError
-from openrag_core.retrieval.store import DENSE, PREFETCH, SPARSE, Hit, Point, Query, best_first
+from openrag_core.retrieval.store import (
+    DENSE,
+    PAGE,
+    PREFETCH,
+    SPARSE,
+    Hit,
+    Point,
+    Query,
+    best_first,
+    whole_documents,
+)
 
 _Result = TypeVar("_Result")
-_PAGE = 1000  # points read at once when all are looked at
 
 
 class EdgeStore:
@@ -137,26 +146,18 @@ class EdgeStore:
         return [best_first(points) for points in results]
 
     def documents(self) -> dict[str, str]:
-        """Content hash of each document whose first chunk, which is stored last, is there."""
+        """Content hash of each document that is there as a whole."""
+        if self._engine is None:
+            return {}
         first = Filter(must=[FieldCondition(key="chunk", match=MatchValue(0))])
-        found: dict[str, str] = {}
-        offset = None
-        while self._engine is not None:
-            records, offset = self._call(
-                "scroll",
-                ScrollRequest(
-                    limit=_PAGE,
-                    offset=offset,
-                    filter=first,
-                    with_payload=["doc_id", "content_hash"],
-                ),
+
+        def page(offset: Any) -> Any:  # noqa: ANN401  (as the engine gives it)
+            request = ScrollRequest(
+                limit=PAGE, offset=offset, filter=first, with_payload=["doc_id", "content_hash"]
             )
-            for record in records:
-                payload = record.payload or {}
-                found[payload["doc_id"]] = payload["content_hash"]
-            if offset is None:
-                break
-        return found
+            return self._call("scroll", request)
+
+        return whole_documents(page)
 
     def count(self) -> int:
         """How many points there are."""

@@ -11,10 +11,19 @@ from qdrant_client import QdrantClient, models
 from qdrant_client.http.exceptions import ApiException
 
 from openrag_core.errors import IndexUnreachableError
-from openrag_core.retrieval.store import DENSE, PREFETCH, SPARSE, Hit, Point, Query, best_first
+from openrag_core.retrieval.store import (
+    DENSE,
+    PAGE,
+    PREFETCH,
+    SPARSE,
+    Hit,
+    Point,
+    Query,
+    best_first,
+    whole_documents,
+)
 
 MEMORY = ":memory:"
-_PAGE = 1000  # points read at once when all are looked at
 _REQUEST = 256  # points written at once
 _INDEXED = {
     "doc_id": models.PayloadSchemaType.KEYWORD,
@@ -122,24 +131,22 @@ class ServerStore:
         return [best_first(response.points) for response in responses]
 
     def documents(self) -> dict[str, str]:
-        """Content hash of each document whose first chunk, which is stored last, is there."""
-        found: dict[str, str] = {}
-        offset = None
-        while self.description is not None:
-            records, offset = self._call(
+        """Content hash of each document that is there as a whole."""
+        if self.description is None:
+            return {}
+        first = models.Filter(must=[_equals("chunk", 0)])
+
+        def page(offset: Any) -> Any:  # noqa: ANN401  (as the client gives it)
+            return self._call(
                 self._client.scroll,
                 self._collection,
-                scroll_filter=models.Filter(must=[_equals("chunk", 0)]),
-                limit=_PAGE,
+                scroll_filter=first,
+                limit=PAGE,
                 offset=offset,
                 with_payload=["doc_id", "content_hash"],
             )
-            for record in records:
-                payload = record.payload or {}
-                found[payload["doc_id"]] = payload["content_hash"]
-            if offset is None:
-                break
-        return found
+
+        return whole_documents(page)
 
     def count(self) -> int:
         """How many points there are."""

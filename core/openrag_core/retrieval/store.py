@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 DENSE, SPARSE = "dense", "bm25"  # the vectors' names
 PREFETCH = 100  # hits of each kind that are fused
+PAGE = 1000  # points read at once when all are looked at
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,22 @@ def best_first(points: Iterable[FoundPoint]) -> list[Hit]:
     """The engine's hits as ours, ties by id: engines leave their order open."""
     hits = (Hit(str(point.id), point.score, point.payload or {}) for point in points)
     return sorted(hits, key=lambda hit: (-hit.score, hit.id))
+
+
+def whole_documents(page: Callable[[Any], tuple[Iterable[Any], Any]]) -> dict[str, str]:
+    """Content hash of each document whose first chunk, which is stored last, is there.
+
+    Args:
+        page: Gives the first chunks from an offset on, None at first, and the next offset, None
+            at the end; their payload holds at least "doc_id" and "content_hash".
+    """
+    found: dict[str, str] = {}
+    offset = None
+    while True:
+        records, offset = page(offset)
+        found |= {r.payload["doc_id"]: r.payload["content_hash"] for r in records}
+        if offset is None:
+            return found
 
 
 class PointStore(Protocol):

@@ -8,7 +8,14 @@ import torch
 from tokenizers import Tokenizer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from openrag_core import ConfigError, Generator, Passage, QuestionError, WeightsNotInstalledError
+from openrag_core import (
+    CheckpointError,
+    ConfigError,
+    Generator,
+    Passage,
+    QuestionError,
+    WeightsNotInstalledError,
+)
 from openrag_core.model import OpenRAGForCausalLM, TransformersGenerator, load
 from openrag_core.model.bundled import bundled_folder, cache_folder
 from openrag_core.reflection import TOKENS
@@ -137,6 +144,30 @@ def test_the_second_load_converts_nothing() -> None:
     changed = folder.stat().st_mtime
     load("bundled")
     assert bundled_folder().stat().st_mtime == changed
+
+
+def test_a_cache_that_cannot_be_written_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("OPENRAG_CACHE", str(tmp_path / "file"))
+    with pytest.raises(CheckpointError, match=r"cannot be kept in .*file .*OPENRAG_CACHE"):
+        load("bundled")
+
+
+def test_a_conversion_that_breaks_leaves_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def full(_: Path, folder: Path) -> None:
+        folder.mkdir()
+        (folder / "half").touch()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setenv("OPENRAG_CACHE", str(tmp_path))
+    monkeypatch.setattr("openrag_core.model.bundled._convert", full)
+    with pytest.raises(CheckpointError, match=r"No space left.*make room"):
+        load("bundled")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_without_the_package_the_command_is_named(
