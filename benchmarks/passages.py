@@ -15,7 +15,7 @@ import torch
 from timing import save, side_by_side
 
 from openrag_core.model import load
-from openrag_core.model.decoding import GreedyDecoder
+from openrag_core.model.decoding import GreedyDecoder, Prompt
 
 PASSAGES = (1, 5, 10, 20)
 LENGTH = 150
@@ -32,7 +32,8 @@ def main() -> None:
     for passages in PASSAGES:
         prompts = _prompts(passages)
         plain, ours = side_by_side(
-            partial(_one_by_one, model, prompts), partial(decode, prompts, NEW_TOKENS)
+            partial(_one_by_one, model, prompts),
+            partial(decode, [Prompt(ids, NEW_TOKENS) for ids in prompts]),
         )
         rows.append({"passages": passages, "plain_s": plain, "ours_s": ours, "ratio": plain / ours})
         print(f"K={passages:2}  plain {plain:6.2f} s  ours {ours:5.2f} s  {plain / ours:.1f} times")

@@ -31,7 +31,9 @@ def main() -> None:
     asked = questions(*QUESTIONS)
     written = []
     for question in asked:
-        written += rag.generator.write([question.text], [rag.retrieve(question.text)])
+        written += rag.generator.write(
+            [question.text], [[[p] for p in rag.retrieve(question.text)]]
+        )
     for name, weights in WEIGHTS.items():
         best = [rank(own, weights, reflection_trained=False)[0] for own in written]
         right = [q.answered_by(one.text) for q, one in zip(asked, best, strict=True)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import asdict
 from functools import reduce
@@ -153,11 +152,13 @@ class OpenRAGRunnable(RunnableSerializable[RunnableInput, RunnableOutput]):
     def _answer_many(self, values: list[RunnableInput]) -> list[RunnableOutput | Exception]:
         """Answer the good questions together; each bad one gets its own exception."""
         asked = [_checked(value) for value in values]
-        answers = iter(self.rag.answer_many([one for one in asked if isinstance(one, str)]))
-        return [_output(next(answers)) if isinstance(one, str) else one for one in asked]
+        good = [one for one in asked if isinstance(one, str)]
+        return _in_order(asked, self.rag.answer_many(good))
 
     async def _aanswer_many(self, values: list[RunnableInput]) -> list[RunnableOutput | Exception]:
-        return await asyncio.to_thread(self._answer_many, values)
+        asked = [_checked(value) for value in values]
+        good = [one for one in asked if isinstance(one, str)]
+        return _in_order(asked, await self.rag.aanswer_many(good))
 
     def _pieces(self, values: Iterator[RunnableInput]) -> Iterator[RunnableOutput]:
         yield from _split(self._answer(_sum(list(values))))
@@ -176,10 +177,22 @@ def _checked(value: RunnableInput) -> str | QuestionError:
     return question
 
 
+def _in_order(
+    asked: list[str | QuestionError], answers: list[Answer]
+) -> list[RunnableOutput | Exception]:
+    """The answer to each good question, and the error of each bad one."""
+    rest = iter(answers)
+    return [_output(next(rest)) if isinstance(one, str) else one for one in asked]
+
+
 def _output(answer: Answer) -> RunnableOutput:
     return RunnableOutput(
         answer=answer.text,
-        context=[to_document(candidate.passage, candidate) for candidate in answer.candidates],
+        context=[
+            to_document(passage, candidate)
+            for candidate in answer.candidates
+            for passage in candidate.evidence
+        ],
         confidence=answer.confidence,
         grounded=answer.grounded,
         abstained=answer.abstained,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
@@ -40,7 +39,7 @@ class OpenRAGQueryEngine(BaseQueryEngine):
 
     async def aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         """The same; the event loop goes on."""
-        return await asyncio.to_thread(self.retrieve, query_bundle)
+        return [to_node(passage) for passage in await self.rag.aretrieve(query_bundle.query_str)]
 
     def synthesize(
         self,
@@ -50,9 +49,8 @@ class OpenRAGQueryEngine(BaseQueryEngine):
     ) -> RESPONSE_TYPE:
         """Answer from nodes that are already found; the additional ones are only handed on."""
         passages = [to_passage(node) for node in nodes]
-        response = _response(self.rag.answer_from(query_bundle.query_str, passages))
-        response.source_nodes += additional_source_nodes or ()
-        return response
+        answer = self.rag.answer_from(query_bundle.query_str, passages)
+        return _response(answer, additional_source_nodes or ())
 
     async def asynthesize(
         self,
@@ -61,9 +59,9 @@ class OpenRAGQueryEngine(BaseQueryEngine):
         additional_source_nodes: Sequence[NodeWithScore] | None = None,
     ) -> RESPONSE_TYPE:
         """The same; the event loop goes on."""
-        return await asyncio.to_thread(
-            self.synthesize, query_bundle, nodes, additional_source_nodes
-        )
+        passages = [to_passage(node) for node in nodes]
+        answer = await self.rag.aanswer_from(query_bundle.query_str, passages)
+        return _response(answer, additional_source_nodes or ())
 
     def _query(self, query_bundle: QueryBundle) -> RESPONSE_TYPE:
         with self._event(query_bundle) as event:
@@ -91,10 +89,13 @@ class OpenRAGQueryEngine(BaseQueryEngine):
         """There are none: an Open-RAG model is asked in the layout it was trained on."""
 
 
-def _response(answer: Answer) -> Response:
+def _response(answer: Answer, additional: Sequence[NodeWithScore] = ()) -> Response:
     return Response(
         response=answer.text,
-        source_nodes=[to_node(candidate.passage, candidate) for candidate in answer.candidates],
+        source_nodes=[
+            *(to_node(p, candidate) for candidate in answer.candidates for p in candidate.evidence),
+            *additional,
+        ],
         metadata={
             "gate": asdict(answer.decision),
             "confidence": answer.confidence,

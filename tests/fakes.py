@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, replace
 from math import log
 
 from openrag_core import Draft, Passage, Token, Written
+from openrag_core.ports import Settled
+from openrag_core.records import Evidence
 
 
 def tokens(*probabilities: float) -> tuple[Token, ...]:
@@ -52,28 +54,35 @@ class FakeGenerator:
     requests: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     reflection_trained: bool = False
     calls: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
+    settled: list[Settled | None] = field(default_factory=list)
 
     def request(self, questions: Sequence[str]) -> list[Mapping[str, float]]:
         """The reflection probabilities after each question."""
         self.calls.append(("request", tuple(questions)))
         return [self.requests[question] for question in questions]
 
-    def draft(self, questions: Sequence[str]) -> list[Draft]:
-        """The draft of each question."""
+    def draft(
+        self,
+        questions: Sequence[str],
+        settled: Settled | None = None,
+    ) -> list[Draft]:
+        """The draft of each question, complete."""
+        self.settled.append(settled)
         self.calls.append(("draft", tuple(questions)))
         return [self.drafts[question] for question in questions]
 
     def write(
-        self, questions: Sequence[str], passages: Sequence[Sequence[Passage]]
+        self, questions: Sequence[str], evidence: Sequence[Sequence[Evidence]]
     ) -> list[list[Written]]:
-        """One answer per passage."""
+        """One answer per piece of evidence, by its first passage."""
         self.calls.append(("write", tuple(questions)))
-        return [[self._write(passage) for passage in own] for own in passages]
+        return [[self._write(one) for one in own] for own in evidence]
 
-    def _write(self, passage: Passage) -> Written:
-        written = self.answers.get(passage.id, (Token(passage.text, log(0.9)),))
+    def _write(self, evidence: Evidence) -> Written:
+        first = evidence[0]
+        written = self.answers.get(first.id, (Token(first.text, log(0.9)),))
         text = "".join(token.text for token in written if not token.special)
-        return Written(passage, text, written)
+        return Written(tuple(evidence), text, written)
 
 
 @dataclass

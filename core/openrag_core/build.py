@@ -11,7 +11,7 @@ from openrag_core.errors import ConfigError
 from openrag_core.gate import Gate
 from openrag_core.pipeline import OpenRAG
 from openrag_core.ports import Reranker, Retriever
-from openrag_core.records import GateMode
+from openrag_core.records import EvidenceMode, GateMode
 from openrag_core.weights import BUNDLED, ENCODER
 
 if TYPE_CHECKING:
@@ -28,10 +28,18 @@ class Settings:
 
     model: str = BUNDLED
     """Generator: "bundled", a checkpoint folder, or a name on a model hub."""
+    base: str | None = None
+    """Dense model that an adapter-only checkpoint belongs to, if it was moved."""
     dtype: str | None = None
     """Of the generator's weights; by default bfloat16 where the device has it."""
     device: str | None = None
     """Of the generator, such as "cpu" or "cuda"; by default the GPU where there is one."""
+    device_map: str | None = None
+    """In place of `device`: "auto" spreads the generator over the GPUs."""
+    load_in_4bit: bool = False
+    """Whether the generator's dense weights are kept in 4 bits (extra: quantized)."""
+    max_batch_tokens: int = 8192
+    """Most tokens that run through the generator at once; what bounds its memory."""
     max_new_tokens: int = 64
     """Longest answer, in tokens."""
     index: Path = Path(".openrag")
@@ -55,8 +63,12 @@ class Settings:
     """What decides whether to retrieve."""
     threshold: float = 0.5
     """Of the gate, in [0, 1]."""
+    speculative: bool | None = None
+    """Whether to retrieve while the gate decides; by default for indexes in this process."""
+    evidence: EvidenceMode = "each"
+    """"each": one answer per passage; "joint": one answer from all of them together."""
     top_k: int = 5
-    """Passages that an answer is written from, one each."""
+    """Passages that answers are written from."""
     fetch_k: int = 20
     """Passages that the reranker chooses from."""
     min_relevance: float | None = None
@@ -67,7 +79,7 @@ class Settings:
     def __post_init__(self) -> None:
         object.__setattr__(self, "index", Path(self.index))  # a string will do
         Gate(self.gate, self.threshold)
-        for name in ("max_new_tokens", "qdrant_timeout", "top_k"):
+        for name in ("max_new_tokens", "max_batch_tokens", "qdrant_timeout", "top_k"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
 
@@ -88,16 +100,30 @@ def build(settings: Settings | None = None, *, retriever: Retriever | None = Non
     retriever = retriever or open_index(settings)
     from openrag_core.model import TransformersGenerator, load  # noqa: PLC0415
 
-    model, tokenizer = load(settings.model, dtype=settings.dtype, device=settings.device)
+    model, tokenizer = load(
+        settings.model,
+        base=settings.base,
+        dtype=settings.dtype,
+        device=settings.device,
+        device_map=settings.device_map,
+        load_in_4bit=settings.load_in_4bit,
+    )
     return OpenRAG(
-        generator=TransformersGenerator(model, tokenizer, max_new_tokens=settings.max_new_tokens),
+        generator=TransformersGenerator(
+            model,
+            tokenizer,
+            max_new_tokens=settings.max_new_tokens,
+            max_batch_tokens=settings.max_batch_tokens,
+        ),
         retriever=retriever,
         reranker=_reranker(settings, retriever),
         gate=Gate(settings.gate, settings.threshold),
+        evidence=settings.evidence,
         top_k=settings.top_k,
         fetch_k=max(settings.fetch_k, settings.top_k),
         min_relevance=settings.min_relevance,
         min_support=settings.min_support,
+        speculative=settings.speculative,
     )
 
 

@@ -7,6 +7,7 @@
     - MissingExtraError: a package that this feature needs is not installed
     - CheckpointError: a model checkpoint cannot be loaded
         - WeightsNotInstalledError: the embedded default weights are not on this machine
+    - GenerationError: the model could not write
     - DocumentError: a file cannot be turned into passages
     - PassageIndexError: the passage index cannot be used
         - IndexNotFoundError: nothing has been indexed there yet
@@ -43,6 +44,10 @@ class CheckpointError(OpenRAGError):
 
 class WeightsNotInstalledError(CheckpointError):
     """The embedded default weights are not on this machine."""
+
+
+class GenerationError(OpenRAGError):
+    """The model could not write: its numbers are none, or the memory is too small."""
 
 
 class DocumentError(OpenRAGError):

@@ -9,14 +9,16 @@ Retrieval"; f_ret, Asai et al., Self-RAG (arXiv:2310.11511), section 3.3.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import exp
+from math import exp, fsum
 from typing import get_args
 
 from openrag_core.errors import ConfigError
 from openrag_core.records import Decision, Draft, GateMode, mean_probability, text_logprobs
 from openrag_core.reflection import RETRIEVE
+
+ROUNDING = 1e-9  # relative; a draft is not stopped for what the last digits might still turn
 
 
 def f_minp(draft: Draft) -> float:
@@ -72,6 +74,25 @@ class Gate:
         """Retrieve if f_ret is above the threshold; a tie does not."""
         value = f_ret(logprobs)
         return Decision(value > self.threshold, self.mode, value, self.threshold)
+
+    def settled(self, logprobs: Sequence[float], max_tokens: int) -> bool:
+        """Whether an unfinished draft is sure to be followed by retrieval, so that it can stop.
+
+        f_minp: once one token is less likely than the threshold, so is the least likely one.
+
+        f_meanp: let S <= 0 be the sum of the log-probabilities so far, and N the most tokens of
+        text that there can be. The finished draft has n <= N of them, and its sum S' is at most S,
+        since no log-probability is positive. Hence S'/n <= S/n <= S/N, and f_meanp = exp(S'/n) is
+        at most exp(S/N): if that is below the threshold, f_meanp will be.
+
+        Args:
+            logprobs: Of the tokens of text so far, at least one; each in [-inf, 0].
+            max_tokens: N.
+        """
+        if self.mode == "f_minp":
+            return exp(logprobs[-1]) < self.threshold
+        bound = exp(fsum(logprobs) / max_tokens)
+        return self.mode == "f_meanp" and bound < self.threshold * (1 - ROUNDING)
 
     def by_confidence(self, draft: Draft) -> Decision:
         """Retrieve if the draft's confidence is below the threshold; a tie does not."""

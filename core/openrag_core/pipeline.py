@@ -5,19 +5,29 @@ Source: Islam et al., Open-RAG (arXiv:2410.01782), section 2.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import inf
 from time import perf_counter
+from typing import get_args
 
 from openrag_core.errors import ConfigError, QuestionError
 from openrag_core.gate import Gate
 from openrag_core.ports import Generator, Reranker, Retriever
-from openrag_core.records import Answer, Candidate, Decision, Draft, Passage
+from openrag_core.records import (
+    Answer,
+    Candidate,
+    Decision,
+    Draft,
+    Evidence,
+    EvidenceMode,
+    Passage,
+    Written,
+)
 from openrag_core.reflection import TRAINED_WEIGHTS, UNTRAINED_WEIGHTS, ScoreWeights
 from openrag_core.scoring import rank
+from openrag_core.steps import Call, Start, Steps, arun, run
 from openrag_core.verdict import Minima, conclude
 
 MIN_REL = 0.5  # [Relevant] is likelier than [Irrelevant]
@@ -39,8 +49,11 @@ class OpenRAG:
     gate: Gate = field(default_factory=Gate)
     """By default every question is looked up: a confident draft about private documents is a
     wrong answer."""
+    evidence: EvidenceMode = "each"
+    """"each": one answer per passage, of which the best is kept. "joint": one answer from all of
+    them together, for questions whose facts are spread."""
     top_k: int = 5
-    """Passages that an answer is written from, one each; >= 1."""
+    """Passages that answers are written from; >= 1."""
     fetch_k: int = 20
     """Passages that a reranker chooses from; >= top_k. Without one, `top_k` are fetched."""
     weights: ScoreWeights | None = None
@@ -52,11 +65,19 @@ class OpenRAG:
     cannot be compared between questions."""
     min_support: float | None = None
     """The same for support, 0.25 by default; without effect while the model does not judge it."""
+    speculative: bool | None = None
+    """Whether to look a question up while the gate still decides, by the retriever only; in vain
+    where it stays shut. By default where that costs nothing: for retrievers with `local`."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.top_k <= self.fetch_k:
             raise ConfigError(
                 f"1 <= top_k <= fetch_k must hold; got top_k={self.top_k}, fetch_k={self.fetch_k}"
+            )
+        if self.evidence not in get_args(EvidenceMode):
+            raise ConfigError(
+                f"evidence must be one of {', '.join(get_args(EvidenceMode))}; "
+                f"got {self.evidence!r}"
             )
         if self.gate.mode == "f_ret" and not self.generator.reflection_trained:
             raise ConfigError(
@@ -67,10 +88,6 @@ class OpenRAG:
     def answer(self, question: str) -> Answer:
         """Answer one question; see `answer_many`."""
         return self.answer_many([question])[0]
-
-    async def aanswer(self, question: str) -> Answer:
-        """Answer one question in a thread of its own, so that the event loop goes on."""
-        return await asyncio.to_thread(self.answer, question)
 
     def answer_many(self, questions: Sequence[str]) -> list[Answer]:
         """Answer questions together: each stage runs once, for all of them.
@@ -83,48 +100,36 @@ class OpenRAG:
 
         Raises:
             QuestionError: A question is blank, or longer than the model can hold.
+            OpenRAGError: A part failed; the message says why.
         """
-        check_questions(questions)
-        clock = _Stopwatch()
-        decided = list(zip(questions, self._decide(questions, clock), strict=True))
-        reading = [question for question, (decision, _) in decided if decision.retrieve]
-        passages = self._find(reading, clock)
-        candidates = iter(self._read(reading, passages, clock))
-        return [
-            conclude(
-                question=question,
-                decision=decision,
-                draft=draft,
-                candidates=next(candidates) if decision.retrieve else (),
-                minima=self.minima,
-                seconds=dict(clock.seconds),
-            )
-            for question, (decision, draft) in decided
-        ]
+        return run(self._answer(questions))
 
     def answer_from(self, question: str, passages: Sequence[Passage]) -> Answer:
         """Answer one question from passages that are already found; the gate is not asked.
 
         The reranker scores them anew, all of them, for scores of other retrievers have no scale.
         """
-        check_questions([question])
-        clock = _Stopwatch()
-        ranked = self._rerank([question], [passages], max(1, len(passages)), clock)
-        candidates = self._read([question], ranked, clock)[0]
-        decision = Decision(retrieve=True, mode="always")
-        return conclude(
-            question=question,
-            decision=decision,
-            draft=None,
-            candidates=candidates,
-            minima=self.minima,
-            seconds=clock.seconds,
-        )
+        return run(self._answer_from(question, passages))
 
     def retrieve(self, question: str) -> list[Passage]:
         """The passages that an answer to the question would be written from, best first."""
-        check_questions([question])
-        return self._find([question], _Stopwatch())[0]
+        return run(self._retrieve(question))
+
+    async def aanswer(self, question: str) -> Answer:
+        """Answer one question; see `aanswer_many`."""
+        return (await self.aanswer_many([question]))[0]
+
+    async def aanswer_many(self, questions: Sequence[str]) -> list[Answer]:
+        """As `answer_many`; the event loop goes on, and cancelling the task stops the model."""
+        return await arun(self._answer(questions))
+
+    async def aanswer_from(self, question: str, passages: Sequence[Passage]) -> Answer:
+        """As `answer_from`; the event loop goes on."""
+        return await arun(self._answer_from(question, passages))
+
+    async def aretrieve(self, question: str) -> list[Passage]:
+        """As `retrieve`; the event loop goes on."""
+        return await arun(self._retrieve(question))
 
     @property
     def minima(self) -> Minima:
@@ -138,31 +143,91 @@ class OpenRAG:
             support if self.min_support is None else self.min_support,
         )
 
+    def _answer(self, questions: Sequence[str]) -> Steps[list[Answer]]:
+        check_questions(questions)
+        clock = _Stopwatch()
+        ahead = (yield Start(self._search(questions, clock))) if self._speculates else None
+        try:
+            decided = yield from self._decide(questions, clock)
+            rows = [row for row, (decision, _) in enumerate(decided) if decision.retrieve]
+            reading = [questions[row] for row in rows]
+            if ahead and rows:
+                everything = yield ahead
+                found = [everything[row] for row in rows]
+            else:
+                found = yield from self._search(reading, clock)
+        finally:
+            if ahead:
+                ahead.cancel()
+        ranked = yield from self._rerank(reading, found, self.top_k, clock)
+        candidates = iter((yield from self._read(reading, ranked, clock)))
+        return [
+            conclude(
+                question=question,
+                decision=decision,
+                draft=draft,
+                candidates=next(candidates) if decision.retrieve else (),
+                minima=self.minima,
+                seconds=dict(clock.seconds),
+            )
+            for question, (decision, draft) in zip(questions, decided, strict=True)
+        ]
+
+    def _answer_from(self, question: str, passages: Sequence[Passage]) -> Steps[Answer]:
+        check_questions([question])
+        clock = _Stopwatch()
+        ranked = yield from self._rerank([question], [passages], max(1, len(passages)), clock)
+        candidates = (yield from self._read([question], ranked, clock))[0]
+        return conclude(
+            question=question,
+            decision=Decision(retrieve=True, mode="always"),
+            draft=None,
+            candidates=candidates,
+            minima=self.minima,
+            seconds=clock.seconds,
+        )
+
+    def _retrieve(self, question: str) -> Steps[list[Passage]]:
+        check_questions([question])
+        clock = _Stopwatch()
+        found = yield from self._search([question], clock)
+        return (yield from self._rerank([question], found, self.top_k, clock))[0]
+
     def _decide(
         self, questions: Sequence[str], clock: _Stopwatch
-    ) -> list[tuple[Decision, Draft | None]]:
+    ) -> Steps[list[tuple[Decision, Draft | None]]]:
         """The gate's decision on each question, with the draft where one had to be written."""
-        if self.gate.mode == "always":
+        gate = self.gate
+        if gate.mode == "always":
             return [(Decision(retrieve=True, mode="always"), None) for _ in questions]
         with clock("draft"):
-            if self.gate.mode == "f_ret":
-                asked = self.generator.request(questions)
-                decisions = [self.gate.by_request(logprobs) for logprobs in asked]
+            if gate.mode == "f_ret":
+                asked = yield Call(self.generator, "request", (questions,))
+                decisions = [gate.by_request(logprobs) for logprobs in asked]
                 pairs = zip(questions, decisions, strict=True)
-                drafts = iter(self.generator.draft([q for q, d in pairs if not d.retrieve]))
+                known = [question for question, decision in pairs if not decision.retrieve]
+                drafts = iter((yield Call(self.generator, "draft", (known,))) if known else ())
                 return [(d, None if d.retrieve else next(drafts)) for d in decisions]
-            written = self.generator.draft(questions)
-            if self.gate.mode == "never":
+            if gate.mode == "never":
+                written = yield Call(self.generator, "draft", (questions,))
                 return [(Decision(retrieve=False, mode="never"), draft) for draft in written]
-            return [(self.gate.by_confidence(draft), draft) for draft in written]
+            written = yield Call(self.generator, "draft", (questions, gate.settled))
+            return [(gate.by_confidence(draft), draft) for draft in written]
 
-    def _find(self, questions: Sequence[str], clock: _Stopwatch) -> list[list[Passage]]:
+    @property
+    def _speculates(self) -> bool:
+        if self.gate.mode in {"always", "never"}:
+            return False
+        local = bool(getattr(self.retriever, "local", False))
+        return local if self.speculative is None else self.speculative
+
+    def _search(self, questions: Sequence[str], clock: _Stopwatch) -> Steps[list[list[Passage]]]:
         if not questions:
             return []
         with clock("retrieve"):
             top_k = self.fetch_k if self.reranker else self.top_k
-            passages = self.retriever.retrieve(questions, top_k)
-        return self._rerank(questions, passages, self.top_k, clock)
+            found: list[list[Passage]] = yield Call(self.retriever, "retrieve", (questions, top_k))
+            return found
 
     def _rerank(
         self,
@@ -170,24 +235,34 @@ class OpenRAG:
         passages: Sequence[Sequence[Passage]],
         top_k: int,
         clock: _Stopwatch,
-    ) -> list[list[Passage]]:
-        if self.reranker is None:
+    ) -> Steps[list[list[Passage]]]:
+        if self.reranker is None or not questions:
             return [list(own[:top_k]) for own in passages]
         with clock("rerank"):
-            return self.reranker.rerank(questions, passages, top_k)
+            arguments = (questions, passages, top_k)
+            ranked: list[list[Passage]] = yield Call(self.reranker, "rerank", arguments)
+            return ranked
 
     def _read(
         self, questions: Sequence[str], passages: Sequence[Sequence[Passage]], clock: _Stopwatch
-    ) -> list[tuple[Candidate, ...]]:
+    ) -> Steps[list[tuple[Candidate, ...]]]:
         """The candidates of each question, best first."""
         if not questions:
             return []
+        evidence = [self._evidence(own) for own in passages]
         with clock("write"):
-            written = self.generator.write(questions, passages)
+            written: list[list[Written]] = yield Call(
+                self.generator, "write", (questions, evidence)
+            )
         with clock("score"):
             trained = self.generator.reflection_trained
             weights = self.weights or (TRAINED_WEIGHTS if trained else UNTRAINED_WEIGHTS)
             return [rank(own, weights, reflection_trained=trained) for own in written]
+
+    def _evidence(self, passages: Sequence[Passage]) -> list[Evidence]:
+        if self.evidence == "joint":
+            return [tuple(passages)] if passages else []
+        return [(passage,) for passage in passages]
 
 
 def check_questions(questions: Sequence[str]) -> None:

@@ -2,14 +2,22 @@
 
 Every call takes many questions at once, so that work can be batched. `passages[i]` always belongs
 to `questions[i]`.
+
+A part that is at home in event loops adds an async twin of a method under the same name with an
+`a` before it (`awrite`, `aretrieve`); without one, async callers use a thread. A retriever that
+costs nothing to ask in vain says so by an attribute `local = True`: see `OpenRAG.speculative`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
-from openrag_core.records import Draft, Passage, Written
+from openrag_core.records import Draft, Evidence, Passage, Written
+
+Settled = Callable[[Sequence[float], int], bool]
+"""Given the log-probabilities of a draft's text tokens so far, and the most tokens that it can
+have: whether the rest can be spared; see `Gate.settled`."""
 
 
 @runtime_checkable
@@ -25,14 +33,14 @@ class Generator(Protocol):
         """Log-probabilities of the reflection tokens right after each question."""
         ...
 
-    def draft(self, questions: Sequence[str]) -> list[Draft]:
-        """Answer each question without reading."""
+    def draft(self, questions: Sequence[str], settled: Settled | None = None) -> list[Draft]:
+        """Answer each question without reading; a draft that is settled may stop."""
         ...
 
     def write(
-        self, questions: Sequence[str], passages: Sequence[Sequence[Passage]]
+        self, questions: Sequence[str], evidence: Sequence[Sequence[Evidence]]
     ) -> list[list[Written]]:
-        """Answer each question once from each of its passages, in their order."""
+        """Answer each question once from each piece of its evidence, in their order."""
         ...
 
 

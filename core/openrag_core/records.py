@@ -7,7 +7,7 @@ A stage makes a new record and never edits the last one. Log-probabilities are n
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from math import exp
 from statistics import fmean
@@ -17,6 +17,7 @@ from openrag_core.reflection import PassageScore
 
 Signal = Literal["f_ret", "f_minp", "f_meanp"]
 GateMode = Literal["always", "never", "f_ret", "f_minp", "f_meanp"]
+EvidenceMode = Literal["each", "joint"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,8 @@ class Draft:
     text: str
     tokens: tuple[Token, ...]
     """Conditioned on [No Retrieval]; with the end token, where the model reached it."""
+    complete: bool = True
+    """False where it was left at that, since the gate's decision could not change any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,13 +88,26 @@ class Passage:
         return self.retrieval_score if self.rerank_score is None else self.rerank_score
 
 
+Evidence = Sequence[Passage]
+"""One passage, or several that one answer is written from."""
+
+
 @dataclass(frozen=True, slots=True)
 class Written:
-    """An answer that the model wrote from one passage, with what it said about itself."""
+    """An answer that the model wrote, with what it said about itself."""
 
-    passage: Passage
+    evidence: tuple[Passage, ...]
+    """What it was written from: one passage, or several together."""
     text: str
     tokens: tuple[Token, ...]
+    truncated: bool = False
+    """Whether the evidence was too long for the model and was cut at its end."""
+
+    @property
+    def rank_score(self) -> float | None:
+        """The best score that a stage which ranked the passages gave one of them."""
+        scores = [p.rank_score for p in self.evidence if p.rank_score is not None]
+        return max(scores, default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +125,9 @@ class Candidate:
         return self.written.text.strip()
 
     @property
-    def passage(self) -> Passage:
+    def evidence(self) -> tuple[Passage, ...]:
         """What the answer was written from."""
-        return self.written.passage
+        return self.written.evidence
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +145,8 @@ class Answer:
     there is no minimum of relevance."""
     abstained: bool = False
     """Whether the text says that the documents do not tell."""
+    truncated: bool = False
+    """Whether what the text was written from was too long for the model and was cut at its end."""
     sources: tuple[Passage, ...] = ()
     """What the text rests on; after an abstention, the nearest passages."""
     candidates: tuple[Candidate, ...] = ()
@@ -141,7 +159,7 @@ class Answer:
     @property
     def passages(self) -> tuple[Passage, ...]:
         """Every passage that an answer was written from, best answer first."""
-        return tuple(candidate.passage for candidate in self.candidates)
+        return tuple(passage for candidate in self.candidates for passage in candidate.evidence)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the single tokens, as plain values; metadata stays as it came."""
@@ -151,6 +169,7 @@ class Answer:
             "confidence": self.confidence,
             "grounded": self.grounded,
             "abstained": self.abstained,
+            "truncated": self.truncated,
             "gate": asdict(self.decision),
             "draft": self.draft.text if self.draft else None,
             "sources": [asdict(passage) for passage in self.sources],
@@ -159,7 +178,8 @@ class Answer:
                     "text": candidate.text,
                     "total": candidate.total,
                     "score": asdict(candidate.score),
-                    "passage": asdict(candidate.passage),
+                    "passages": [asdict(passage) for passage in candidate.evidence],
+                    "truncated": candidate.written.truncated,
                 }
                 for candidate in self.candidates
             ],

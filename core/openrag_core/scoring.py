@@ -29,7 +29,7 @@ def score(written: Written, *, reflection_trained: bool) -> PassageScore:
     """
     seq = exp(fmean(token.logprob for token in written.tokens)) if written.tokens else 0.0
     if not reflection_trained or not written.tokens:
-        return PassageScore(seq, rank=written.passage.rank_score)
+        return PassageScore(seq, rank=written.rank_score)
     return PassageScore(
         seq,
         rel=RELEVANCE.mean_worth(written.tokens[0].reflections),

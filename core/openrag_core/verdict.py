@@ -60,17 +60,18 @@ def conclude(
         confidence = mean_probability(draft.tokens)
     elif best is not None:
         text, confidence = best.text, mean_probability(best.written.tokens)
-        sources = (best.passage,)
+        sources = best.evidence
         candidates = [best, *(other for other in candidates if other is not best)]
     elif candidates:
         by_relevance = sorted(candidates, key=lambda c: -c.score.relevance)
-        sources = tuple(candidate.passage for candidate in by_relevance[:NEAREST])
+        sources = tuple(p for candidate in by_relevance for p in candidate.evidence)[:NEAREST]
         text = "\n".join([f"{NOT_TOLD} Nearest passages:", *map(_name, sources)])
     return Answer(
         question=question,
         text=text,
         decision=decision,
         confidence=confidence,
+        truncated=best is not None and best.written.truncated,
         grounded=best is not None and minima.relevance > -inf,
         abstained=decision.retrieve and best is None,
         sources=sources,

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import pytest
 
 from openrag_core.cli import app as cli
+from openrag_core.cli import console
 from openrag_core.retrieval import EdgeStore
 from tests.conftest import DOCUMENTS, environment
 
@@ -34,7 +35,7 @@ def openrag(
 ) -> Run:
     """Run a command in this process, in an empty folder, as the console script does."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli.out, "_width", 120)
+    monkeypatch.setattr(console.out, "_width", 120)
 
     def run(*arguments: str) -> Result:
         monkeypatch.setattr(sys, "argv", ["openrag", *arguments])

@@ -4,6 +4,8 @@ from math import inf, log, nan
 from typing import cast
 
 import pytest
+from hypothesis import given
+from hypothesis.strategies import floats, integers, lists, one_of, sampled_from
 
 from openrag_core import ConfigError, Decision, Draft, Gate, Token, f_meanp, f_minp, f_ret
 from openrag_core.records import GateMode
@@ -76,3 +78,45 @@ def test_a_threshold_outside_the_unit_interval_is_refused(threshold: float) -> N
 def test_an_unknown_mode_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"always, never.*'sometimes'"):
         Gate(cast("GateMode", "sometimes"))
+
+
+@given(
+    mode=sampled_from(["f_minp", "f_meanp"]),
+    threshold=one_of(floats(0, 1), sampled_from([0.0, 0.2, 0.5, 0.8, 1.0])),
+    probabilities=lists(
+        one_of(floats(0, 1, exclude_min=True), sampled_from([0.2, 0.5, 0.8, 1.0])),
+        min_size=1,
+        max_size=8,
+    ),
+    spare=integers(0, 4),
+)
+def test_a_draft_that_stops_early_is_decided_as_the_whole_one(
+    mode: GateMode, threshold: float, probabilities: list[float], spare: int
+) -> None:
+    gate = Gate(mode, threshold)
+    logprobs = [log(p) for p in probabilities]
+    most = len(logprobs) + spare
+    whole = gate.by_confidence(Draft("", tokens(*probabilities)))
+    for n in range(1, len(logprobs) + 1):
+        if gate.settled(logprobs[:n], most):
+            stopped = gate.by_confidence(Draft("", tokens(*probabilities[:n]), complete=False))
+            assert stopped.retrieve
+            assert whole.retrieve
+
+
+@pytest.mark.parametrize(
+    ("mode", "probabilities", "settled"),
+    [
+        ("f_minp", [0.9, 0.4], True),
+        ("f_minp", [0.9, 0.6], False),
+        ("f_meanp", [0.9, 0.05], True),  # (0.9 x 0.05) ** (1/4) = 0.46: even with certainty after
+        ("f_meanp", [0.9, 0.1], False),  # 0.55
+        ("always", [0.1], False),
+        ("never", [0.1], False),
+        ("f_ret", [0.1], False),
+    ],
+)
+def test_a_draft_is_settled_once_nothing_can_shut_the_gate(
+    mode: GateMode, probabilities: list[float], settled: bool
+) -> None:
+    assert Gate(mode, 0.5).settled([log(p) for p in probabilities], 4) is settled

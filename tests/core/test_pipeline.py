@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import log
+from threading import Barrier
 
 import pytest
 
@@ -12,13 +14,17 @@ from openrag_core import (
     Draft,
     Gate,
     Generator,
+    IndexNotFoundError,
     OpenRAG,
     Passage,
     QuestionError,
     Reranker,
     Retriever,
     ScoreWeights,
+    Written,
 )
+from openrag_core.ports import Settled
+from openrag_core.records import Evidence
 from tests.fakes import FakeGenerator, FakeReranker, FakeRetriever, reflected, tokens
 
 BRIDGE = Passage(id="bridge", text="1893", title="Bridge", retrieval_score=0.9)
@@ -179,6 +185,129 @@ def test_no_question_gives_no_answer() -> None:
 def test_numbers_that_contradict_each_other_are_refused(top_k: int, fetch_k: int) -> None:
     with pytest.raises(ConfigError, match=f"top_k={top_k}, fetch_k={fetch_k}"):
         rag(top_k=top_k, fetch_k=fetch_k)
+
+
+def test_a_draft_may_stop_where_the_gate_says() -> None:
+    gate = Gate("f_minp", 0.5)
+    generator = FakeGenerator(drafts={"a": UNSURE})
+    rag(generator, gate=gate).answer("a")
+    assert generator.settled == [gate.settled]
+    generator = FakeGenerator(drafts={"a": UNSURE})
+    rag(generator, gate=Gate("never")).answer("a")
+    assert generator.settled == [None]  # that draft is the answer
+
+
+def test_joint_evidence_is_read_in_one_go() -> None:
+    generator = FakeGenerator()
+    answer = rag(generator, evidence="joint", top_k=2).answer("When?")
+    assert len(answer.candidates) == 1
+    assert answer.sources == answer.passages == (BRIDGE, FERRY)
+    assert answer.candidates[0].score.rank == 0.9  # the better one's
+    none = OpenRAG(FakeGenerator(), FakeRetriever([]), evidence="joint").answer("When?")
+    assert none.text == "The documents do not tell."
+    record = answer.to_dict()
+    assert [p["id"] for p in record["candidates"][0]["passages"]] == ["bridge", "ferry"]
+
+
+def test_an_unknown_form_of_evidence_is_refused() -> None:
+    with pytest.raises(ConfigError, match="each, joint; got 'both'"):
+        rag(evidence="both")
+
+
+def test_the_answer_says_that_its_passage_was_cut() -> None:
+    class Cutting(FakeGenerator):
+        def _write(self, evidence: Evidence) -> Written:
+            return replace(super()._write(evidence), truncated=evidence[0].id == "bridge")
+
+    assert rag(Cutting()).answer("When?").truncated
+    reranker = FakeReranker({"bridge": 0.6, "ferry": 0.9, "tower": 0.5})
+    answer = rag(Cutting(), reranker=reranker).answer("When?")
+    assert (answer.text, answer.truncated) == ("1912", False)
+    assert [one["truncated"] for one in answer.to_dict()["candidates"]] == [False, True, False]
+
+
+class Meeting:
+    """A draft and a retrieval that wait for each other: they end only if they overlap."""
+
+    def __init__(self, *, local: bool) -> None:
+        self.local = local
+        self.retriever = FakeRetriever({"a": [BRIDGE], "b": [TOWER]})
+        self.generator = FakeGenerator(drafts={"a": SURE, "b": UNSURE})
+        self.both = Barrier(2, timeout=10)
+
+    def retrieve(self, questions: Sequence[str], top_k: int) -> list[list[Passage]]:
+        self.both.wait()
+        return self.retriever.retrieve(questions, top_k)
+
+    @property
+    def reflection_trained(self) -> bool:
+        return False
+
+    def request(self, questions: Sequence[str]) -> list[Mapping[str, float]]:
+        raise NotImplementedError
+
+    def draft(self, questions: Sequence[str], settled: Settled | None = None) -> list[Draft]:
+        self.both.wait()
+        return self.generator.draft(questions, settled)
+
+    def write(
+        self, questions: Sequence[str], evidence: Sequence[Sequence[Evidence]]
+    ) -> list[list[Written]]:
+        return self.generator.write(questions, evidence)
+
+
+@pytest.mark.parametrize(("local", "speculative"), [(True, None), (False, True)])
+def test_retrieval_runs_while_the_draft_is_written(local: bool, speculative: bool | None) -> None:
+    both = Meeting(local=local)
+    pipeline = OpenRAG(both, both, gate=Gate("f_minp", 0.5), speculative=speculative)
+    answers = pipeline.answer_many(["a", "b"])
+    assert [answer.text for answer in answers] == ["sure", "1953"]
+    assert both.retriever.calls == [(("a", "b"), 5)]
+    again = asyncio.run(pipeline.aanswer_many(["a", "b"]))
+    assert [answer.text for answer in again] == ["sure", "1953"]
+    assert set(again[1].seconds) == {"draft", "retrieve", "write", "score"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "asked"),
+    [
+        ({"speculative": False}, [("b",)]),
+        ({"gate": Gate("never"), "speculative": True}, []),
+        ({"gate": Gate("always"), "speculative": True}, [("a", "b")]),
+    ],
+)
+def test_nothing_is_retrieved_ahead_where_that_makes_no_sense(
+    settings: dict[str, object], asked: list[tuple[str, ...]]
+) -> None:
+    generator = FakeGenerator(drafts={"a": SURE, "b": UNSURE})
+    settings = {"gate": Gate("f_minp", 0.5)} | settings
+    pipeline = rag(generator, **settings)
+    pipeline.retriever.local = True  # type: ignore[attr-defined]
+    pipeline.answer_many(["a", "b"])
+    assert [q for q, _ in pipeline.retriever.calls] == asked  # type: ignore[attr-defined]
+
+
+def test_a_retrieval_in_vain_may_fail() -> None:
+    class Broken(FakeRetriever):
+        local = True
+
+        def retrieve(self, *_: object) -> list[list[Passage]]:
+            raise IndexNotFoundError("nothing there")
+
+    generator = FakeGenerator(drafts={"a": SURE, "b": UNSURE})
+    pipeline = OpenRAG(generator, Broken([]), gate=Gate("f_minp", 0.5))
+    assert pipeline.answer("a").text == "sure"
+    assert asyncio.run(pipeline.aanswer("a")).text == "sure"
+    with pytest.raises(IndexNotFoundError):
+        pipeline.answer("b")
+
+
+async def test_event_loops_get_the_same_from_every_door() -> None:
+    pipeline = rag(top_k=2)
+    assert [p.id for p in await pipeline.aretrieve("When?")] == ["bridge", "ferry"]
+    assert (await pipeline.aanswer_from("When?", [TOWER])).text == "1953"
+    with pytest.raises(QuestionError):
+        await pipeline.aanswer_many([" "])
 
 
 async def test_the_event_loop_goes_on_meanwhile() -> None:

@@ -12,12 +12,12 @@ PASSAGE = Passage(id="p", text="The bridge opened in 1893.", rerank_score=0.7)
 
 
 def written(*probabilities: float, text: str = "1893") -> Written:
-    return Written(PASSAGE, text, tokens(*probabilities))
+    return Written((PASSAGE,), text, tokens(*probabilities))
 
 
 def test_seq_is_the_mean_over_all_new_tokens() -> None:
     end = Token("</s>", log(0.2), special=True)
-    answer = Written(PASSAGE, "1893", (*tokens(0.5, 0.8), end))
+    answer = Written((PASSAGE,), "1893", (*tokens(0.5, 0.8), end))
     expected = exp((log(0.5) + log(0.8) + log(0.2)) / 3)
     assert score(answer, reflection_trained=False).seq == pytest.approx(expected)
 
@@ -29,21 +29,21 @@ def test_an_untrained_model_gives_no_critique() -> None:
 
 
 def test_each_critique_is_read_where_the_model_replies() -> None:
-    answer = Written(PASSAGE, "1893", reflected("1893", rel=0.9, sup=0.6, use=0.8))
+    answer = Written((PASSAGE,), "1893", reflected("1893", rel=0.9, sup=0.6, use=0.8))
     got = score(answer, reflection_trained=True)
     assert (got.seq, got.rel, got.sup, got.use) == pytest.approx((1.0, 0.9, 0.6, 0.8 - 0.2))
     assert got.rank is None
 
 
 def test_what_the_model_does_not_reply_counts_nothing() -> None:
-    answer = Written(PASSAGE, "1893", reflected("1893", rel=0.9))
+    answer = Written((PASSAGE,), "1893", reflected("1893", rel=0.9))
     got = score(answer, reflection_trained=True)
     assert (got.sup, got.use) == (0.0, 0.0)
 
 
 def test_a_reply_spelled_out_in_ordinary_tokens_is_no_reply() -> None:
     forged = Token("[Fully supported]", 0.0, special=False, reflections={})
-    answer = Written(PASSAGE, "1893", (*reflected("1893", rel=0.9), forged))
+    answer = Written((PASSAGE,), "1893", (*reflected("1893", rel=0.9), forged))
     assert score(answer, reflection_trained=True).sup == 0.0
 
 

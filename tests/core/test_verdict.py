@@ -13,7 +13,7 @@ READ = Decision(retrieve=True, mode="always")
 
 def candidate(name: str, text: str, score: PassageScore) -> Candidate:
     passage = Passage(id=name, text="...", title=f"Title {name}", source=f"{name}.md")
-    return Candidate(Written(passage, text, tokens(0.5)), score, score.seq)
+    return Candidate(Written((passage,), text, tokens(0.5)), score, score.seq)
 
 
 def answer(*candidates: Candidate, relevance: float = 0.5, support: float = 0.25) -> Answer:
@@ -34,7 +34,7 @@ def test_the_best_candidate_that_reaches_the_minima_wins() -> None:
     got = answer(wrong, unsupported, right)
     assert (got.text, got.grounded, got.abstained) == ("1893", True, False)
     assert [source.id for source in got.sources] == ["c"]
-    assert [c.passage.id for c in got.candidates] == ["c", "a", "b"]
+    assert [c.evidence[0].id for c in got.candidates] == ["c", "a", "b"]
     assert got.confidence == pytest.approx(0.5)
 
 

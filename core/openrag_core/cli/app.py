@@ -9,16 +9,17 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from openrag_core import __version__, weights
 from openrag_core.build import Settings, build, open_index
 from openrag_core.cli import render
+from openrag_core.cli.console import err, out
+from openrag_core.cli.models import convert, upcycle
 from openrag_core.errors import DocumentError, OpenRAGError
 from openrag_core.pipeline import check_questions
-from openrag_core.records import GateMode
+from openrag_core.records import EvidenceMode, GateMode
 
 app = typer.Typer(
     name="openrag",
@@ -28,9 +29,8 @@ app = typer.Typer(
 )
 weights_app = typer.Typer(help="The embedded default weights.", no_args_is_help=True)
 app.add_typer(weights_app, name="weights")
-
-out = Console()
-err = Console(stderr=True)
+app.command()(upcycle)
+app.command()(convert)
 
 Index = Annotated[
     Path, typer.Option("--index", envvar="OPENRAG_INDEX", help="Folder of the embedded index.")
@@ -125,6 +125,9 @@ def ask(
     question: Annotated[str, typer.Argument(help="In your own words.")],
     gate: Annotated[GateMode, typer.Option(help="What decides to retrieve.")] = DEFAULT.gate,
     threshold: Annotated[float, typer.Option(help="Of the gate, in [0, 1].")] = DEFAULT.threshold,
+    evidence: Annotated[
+        EvidenceMode, typer.Option(help="One answer from each passage, or one from all of them.")
+    ] = DEFAULT.evidence,
     top_k: Annotated[int, typer.Option(help="Passages to answer from.")] = DEFAULT.top_k,
     min_relevance: Annotated[
         float | None, typer.Option(help="Below it, a passage is not believed.")
@@ -135,6 +138,9 @@ def ask(
     model: Annotated[
         str, typer.Option(envvar="OPENRAG_MODEL", help="bundled, or a folder or name.")
     ] = DEFAULT.model,
+    base: Annotated[
+        str | None, typer.Option(help="Of an adapter-only checkpoint, if it was moved.")
+    ] = None,
     dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")] = None,
     device: Annotated[str | None, typer.Option(help="Such as cpu or cuda.")] = None,
     max_new_tokens: Annotated[int, typer.Option(help="Longest answer.")] = DEFAULT.max_new_tokens,
@@ -152,6 +158,7 @@ def ask(
     """Answer a question from what was indexed."""
     settings = Settings(
         model=model,
+        base=base,
         dtype=dtype,
         device=device,
         max_new_tokens=max_new_tokens,
@@ -164,6 +171,7 @@ def ask(
         reranker=reranker,
         gate=gate,
         threshold=threshold,
+        evidence=evidence,
         top_k=top_k,
         min_relevance=min_relevance,
     )

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from rich.console import Group, RenderableType
 from rich.panel import Panel
@@ -25,6 +25,8 @@ from openrag_core.weights import PACKAGES
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from openrag_core.retrieval import IndexReport
 
 _SHOWN = (
@@ -62,7 +64,8 @@ def explanation(result: Answer) -> RenderableType:
     times = " · ".join(f"{stage} {seconds:.2f} s" for stage, seconds in result.seconds.items())
     parts: list[RenderableType] = [Text(_gate(result.decision))]
     if result.draft:
-        parts.append(_plain(f"draft: {result.draft.text.strip()}"))
+        stopped = "" if result.draft.complete else " ... (stopped: the decision was clear)"
+        parts.append(_plain(f"draft: {result.draft.text.strip()}{stopped}"))
     parts.append(Text(times, style="dim"))
     if result.candidates:
         parts.append(_candidates(result.candidates))
@@ -82,9 +85,15 @@ def _candidates(candidates: Sequence[Candidate]) -> Table:
             f"{candidate.total:.3f}",
             *("-" if score[name] is None else f"{score[name]:.3f}" for name in given),
             _plain(candidate.text),
-            _plain(place(candidate.passage)),
+            _plain(_places(candidate)),
         )
     return table
+
+
+def _places(candidate: Candidate) -> str:
+    """What the answer was written from."""
+    places = "\n".join(map(place, candidate.evidence))
+    return f"{places} (too long: only its beginning)" if candidate.written.truncated else places
 
 
 def report(result: IndexReport, address: str, total: int) -> RenderableType:
@@ -98,6 +107,25 @@ def report(result: IndexReport, address: str, total: int) -> RenderableType:
         for file, reason in result.skipped.items()
     ]
     return Group(*skipped, counts, Text(f"{address} now holds {total} passages", style="dim"))
+
+
+def mixture(model: PreTrainedModel, folder: Path) -> RenderableType:
+    """What was made, and what to do with it."""
+    config: Any = model.config
+    blocks = [layer.mlp for layer in cast("Any", model).get_decoder().layers]
+    parts = [part for block in blocks for part in (block.router, block.experts)]
+    added = sum(weight.numel() for part in parts for weight in part.parameters())
+    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    trained = "trained" if config.reflection_trained else "not trained yet"
+    lines = (
+        f"{config.base_config.model_type}, {model.num_parameters() / 1e6:,.1f} M parameters, "
+        f"{added / 1e6:,.1f} M of them in {config.num_experts} experts of width "
+        f"{config.adapter_dim}, {config.num_experts_per_tok} per token; "
+        f"reflection tokens {trained}",
+        f"{folder}: {size / 1e6:,.1f} MB, {str(model.dtype).removeprefix('torch.')}",
+        f"next: openrag ask QUESTION --model {folder}",
+    )
+    return Group(*map(_plain, lines))
 
 
 def info(settings: Settings) -> RenderableType:
@@ -126,9 +154,9 @@ def _note(result: Answer) -> str:
         return "no passage was relevant enough to answer from"
     if not result.decision.retrieve:
         return f"from the model's memory, not from documents; {confidence}"
-    if not result.grounded:
-        return f"unchecked: no minimum of relevance is set; {confidence}"
-    return confidence
+    cut = "only the beginning was read, the passage is too long for the model; "
+    note = f"{cut if result.truncated else ''}{confidence}"
+    return note if result.grounded else f"unchecked: no minimum of relevance is set; {note}"
 
 
 def _relative(source: str) -> str:

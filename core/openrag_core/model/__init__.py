@@ -2,12 +2,14 @@
 
 from openrag_core._extras import need
 
-need("model", "torch", "transformers", "safetensors", "gguf", "platformdirs")
+need("model", "torch", "transformers", "peft", "safetensors", "gguf", "platformdirs")
 
 from openrag_core.model.checkpoint import load  # noqa: E402
 from openrag_core.model.config import OpenRAGConfig  # noqa: E402
+from openrag_core.model.dense import load_dense  # noqa: E402
 from openrag_core.model.generator import TransformersGenerator  # noqa: E402
-from openrag_core.model.modeling import OpenRAGForCausalLM  # noqa: E402
+from openrag_core.model.modeling import OpenRAGForCausalLM, lora_targets  # noqa: E402
+from openrag_core.model.saving import save  # noqa: E402
 from openrag_core.model.upcycle import add_reflection_tokens, upcycle  # noqa: E402
 
 __all__ = [
@@ -16,5 +18,8 @@ __all__ = [
     "TransformersGenerator",
     "add_reflection_tokens",
     "load",
+    "load_dense",
+    "lora_targets",
+    "save",
     "upcycle",
 ]

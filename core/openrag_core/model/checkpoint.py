@@ -2,36 +2,46 @@
 
 from __future__ import annotations
 
-import json
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import BitsAndBytesConfig, PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
+from openrag_core._extras import need
 from openrag_core.compute import choose_device, choose_dtype
-from openrag_core.errors import CheckpointError, OpenRAGError
+from openrag_core.errors import ConfigError
+from openrag_core.model.adapter import is_adapter, load_adapter
 from openrag_core.model.attention import use_cpu_decoding
-from openrag_core.model.bundled import bundled_folder
-from openrag_core.model.published import check_loaded, is_published, load_published
+from openrag_core.model.dense import from_folder, load_dense, read_tokenizer
+from openrag_core.model.files import read_json, readable
+from openrag_core.model.published import is_published, load_published
+from openrag_core.model.upcycle import add_reflection_tokens, upcycle
 from openrag_core.weights import BUNDLED, checkpoint_folder
 
 
 def load(
     path_or_name: str | PathLike[str] = BUNDLED,
     *,
+    base: str | PathLike[str] | None = None,
     dtype: str | torch.dtype | None = None,
     device: str | torch.device | None = None,
+    device_map: str | dict[str, Any] | None = None,
+    load_in_4bit: bool = False,
 ) -> tuple[PreTrainedModel, Tokenizer]:
     """Load a checkpoint: ours, one in the published Open-RAG layout, or a dense model as it is.
 
     Args:
         path_or_name: "bundled" for the embedded default, a folder, or a name on a model hub.
-        dtype: "float32", "float16", "bfloat16" or a torch dtype. By default bfloat16 where the
-            device multiplies it natively and float32 elsewhere.
+        base: The dense model that an adapter-only checkpoint belongs to, if it is no longer where
+            the checkpoint says.
+        dtype: "float32", "float16", "bfloat16" or a torch dtype, or "auto" for that of the files.
+            By default bfloat16 where the device multiplies it natively and float32 elsewhere.
         device: Such as "cpu" or "cuda:1"; by default the GPU where there is one.
+        device_map: In place of `device`: "auto" spreads the model over the GPUs, by accelerate.
+        load_in_4bit: Whether the dense weights are kept in 4 bits (NF4, by bitsandbytes); routers
+            and experts never are.
 
     Returns:
         The model in evaluation mode, and its tokenizer. `model.config.reflection_trained` says
@@ -39,40 +49,58 @@ def load(
 
     Raises:
         WeightsNotInstalledError: The embedded default is not on this machine.
+        MissingExtraError: 4 bits or a device map are asked for without the package they need.
         CheckpointError: There is no such checkpoint, or it is damaged.
         ConfigError: The dtype or the device is unknown.
     """
     where = choose_device(device)
-    numbers = choose_dtype(dtype, where)
-    folder = bundled_folder() if path_or_name == BUNDLED else checkpoint_folder(path_or_name)
-    config = _config(folder)
+    numbers: Any = "auto" if dtype == "auto" else choose_dtype(dtype, where)
+    kwargs: dict[str, Any] = {"dtype": numbers}
+    if device_map is not None:
+        kwargs["device_map"] = device_map
+    if load_in_4bit:
+        kwargs |= _four_bits(choose_dtype(dtype, where), device_map or {"": where})
     model: Any
-    try:
-        if is_published(config):
-            model = load_published(folder, config, dtype=numbers)
-        else:
-            loaded: Any = AutoModelForCausalLM.from_pretrained(
-                folder, dtype=numbers, output_loading_info=True, ignore_mismatched_sizes=True
-            )
-            model = loaded[0]
-            check_loaded(folder, loaded[1])
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-    except OpenRAGError:
-        raise
-    except Exception as error:  # a damaged file makes the libraries raise anything
-        raise CheckpointError(
-            f"{folder}: transformers cannot load it: {type(error).__name__}: {error}"
-        ) from error
+    model, tokenizer = _load(path_or_name, base, kwargs)
     use_cpu_decoding(model)
-    return model.to(where).eval(), tokenizer
+    if "device_map" not in kwargs:
+        model.to(where)
+    return model.eval(), tokenizer
 
 
-def _config(folder: Path) -> dict[str, Any]:
-    file = folder / "config.json"
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{file}: cannot be read as a model's config: {error}") from error
-    if not isinstance(config, dict):
-        raise CheckpointError(f"{file}: holds no settings")
-    return config
+def _load(
+    path_or_name: str | PathLike[str], base: str | PathLike[str] | None, kwargs: dict[str, Any]
+) -> tuple[PreTrainedModel, Tokenizer]:
+    if path_or_name == BUNDLED:
+        dense, tokenizer = load_dense(BUNDLED, **kwargs)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            model: PreTrainedModel = upcycle(dense, adapter_dim=32)
+        add_reflection_tokens(model, tokenizer)
+        return model, tokenizer
+    folder = checkpoint_folder(path_or_name)
+    if is_adapter(folder):
+        return load_adapter(folder, base=base, **kwargs), read_tokenizer(folder)
+    if base is not None:
+        raise ConfigError(f"{folder} is a whole model and takes no base")
+    config = read_json(folder / "config.json")
+    if is_published(config):
+        with readable(folder):
+            model = load_published(folder, config, **kwargs)
+    else:
+        model = from_folder(folder, **kwargs)
+    return model, read_tokenizer(folder)
+
+
+def _four_bits(
+    numbers: torch.dtype, device_map: str | dict[str, Any] | dict[str, torch.device]
+) -> dict[str, Any]:
+    need("quantized", "accelerate", "bitsandbytes")
+    settings = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=numbers,
+        llm_int8_skip_modules=["router", "lm_head"],
+    )
+    return {"quantization_config": settings, "device_map": device_map}

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import gc
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import takewhile
-from typing import Any
+from itertools import groupby, takewhile
+from math import isnan
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
+
+from openrag_core.errors import GenerationError
+
+logger = logging.getLogger(__name__)
+
+MIN_SAVED = 64  # tokens; below it, a forward pass more costs as much as it saves (docs/log.md)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,11 +32,23 @@ class Continuation:
     """Log-probabilities of the watched ids at each position; shape (T, len(watch))."""
 
 
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """Token ids to be continued."""
+
+    ids: list[int]
+    max_new_tokens: int
+    group: object = None
+    """Prompts of one group begin alike, and that is computed once; such as all of one question."""
+    stop: Callable[[Continuation], bool] | None = None
+    """Asked after each new token whether to leave it at that."""
+
+
 class GreedyDecoder:
     """Writes the likeliest continuation of each prompt.
 
-    The beginning that all prompts of a batch share is computed once; rows that end leave the
-    batch. A checkpoint's own generation settings (penalties, beams, sampling) are not applied.
+    Rows that end leave their batch. A checkpoint's own generation settings (penalties, beams,
+    sampling) are not applied.
 
     Args:
         model: A causal language model.
@@ -35,7 +56,7 @@ class GreedyDecoder:
         watch: Ids whose log-probability is kept at every position.
         banned: Ids that are never written, as if they were not in the vocabulary.
         max_batch_tokens: Most tokens, padding and new ones included, in one batch; a single
-            longer row runs alone.
+            longer row runs alone. It is halved where memory runs out.
     """
 
     def __init__(
@@ -47,83 +68,170 @@ class GreedyDecoder:
         banned: Sequence[int] = (),
         max_batch_tokens: int = 8192,
     ) -> None:
+        self.max_batch_tokens = max_batch_tokens
         self._model: Any = model
         self._config = model.config.get_text_config()
         self._pad_id = pad_id
         self._watch = list(watch)
         self._banned = list(banned)
-        self._max_batch_tokens = max_batch_tokens
         ends = model.generation_config.eos_token_id if model.generation_config else None
-        self._ends = {
+        self.ends = frozenset(
             end for end in (ends if isinstance(ends, list) else [ends]) if end is not None
-        }
+        )
 
     @torch.inference_mode()
-    def __call__(self, prompts: Sequence[list[int]], max_new_tokens: int) -> list[Continuation]:
-        """Continue each prompt, until an end token or the limit; the order is kept."""
+    def __call__(self, prompts: Sequence[Prompt]) -> list[Continuation]:
+        """Continue each prompt until an end token, its limit, or its `stop`.
+
+        Returns:
+            In the order of the prompts.
+
+        Raises:
+            GenerationError: The memory does not hold a single prompt.
+        """
         results = [Continuation() for _ in prompts]
-        for rows in self._batches(prompts, max_new_tokens):
-            batch = [results[row] for row in rows]
-            self._continue([prompts[row] for row in rows], batch, max_new_tokens)
+        for rows in self._batches(prompts):
+            done = self._batch([prompts[row] for row in rows])
+            for row, continuation in zip(rows, done, strict=True):
+                results[row] = continuation
         return results
 
-    def _batches(self, prompts: Sequence[list[int]], max_new_tokens: int) -> Iterator[list[int]]:
-        """Rows of like length together, so that little is padded."""
+    def _batches(self, prompts: Sequence[Prompt]) -> Iterator[list[int]]:
+        """Groups together, and rows of like length, so that little is padded.
+
+        Padding would run through the state of linear attention, so there only equal lengths are
+        batched.
+        """
+        longest: dict[object, int] = {}
+        for prompt in prompts:
+            longest[prompt.group] = max(longest.get(prompt.group, 0), len(prompt.ids))
+        number = {group: n for n, group in enumerate(longest)}
+
+        def place(row: int) -> tuple[int, ...]:
+            length, group = len(prompts[row].ids), prompts[row].group
+            return (length,) if self._recurrent else (longest[group], number[group], length)
+
         batch: list[int] = []
-        for row in sorted(range(len(prompts)), key=lambda row: len(prompts[row])):
-            tokens = (len(batch) + 1) * (len(prompts[row]) + max_new_tokens)
-            if batch and tokens > self._max_batch_tokens:
+        for row in sorted(range(len(prompts)), key=place):
+            if batch and not self._fits([prompts[other] for other in (*batch, row)]):
                 yield batch
                 batch = []
             batch.append(row)
         if batch:
             yield batch
 
-    def _continue(
-        self, prompts: list[list[int]], batch: list[Continuation], max_new_tokens: int
-    ) -> None:
+    def _fits(self, rows: list[Prompt]) -> bool:
+        lengths = {len(row.ids) for row in rows}
+        tokens = len(rows) * (max(lengths) + max(row.max_new_tokens for row in rows))
+        return tokens <= self.max_batch_tokens and not (self._recurrent and len(lengths) > 1)
+
+    def _batch(self, rows: list[Prompt]) -> list[Continuation]:
+        """Continue the rows; where memory runs out, one half after the other."""
+        results = [Continuation() for _ in rows]
+        try:
+            self._continue(rows, results)
+        except (RuntimeError, MemoryError) as error:
+            if not _out_of_memory(error):
+                raise
+            message = str(error)
+        else:
+            return results
+        gc.collect()  # outside the handler, whose traceback holds the tensors
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        longest = max(len(row.ids) + row.max_new_tokens for row in rows)
+        if len(rows) == 1:
+            raise GenerationError(
+                f"no memory for a single prompt of {longest} tokens, new ones included "
+                f"({message}): choose a smaller model or smaller passages, or load_in_4bit"
+            )
+        half = len(rows) // 2
+        self.max_batch_tokens = min(self.max_batch_tokens, half * longest)
+        logger.warning(
+            "out of memory with %d rows of up to %d tokens: going on with half of them at a time; "
+            "max_batch_tokens=%d avoids the attempt",
+            len(rows),
+            longest,
+            self.max_batch_tokens,
+        )
+        return self._batch(rows[:half]) + self._batch(rows[half:])
+
+    def _continue(self, rows: list[Prompt], results: list[Continuation]) -> None:
         cache = DynamicCache(config=self._config)
-        shared = self._prefill_shared(prompts, cache)
-        ids, mask = self._padded([prompt[shared:] for prompt in prompts])
-        positions = (shared + mask.cumsum(dim=-1) - 1).clamp(min=0)
-        mask = torch.cat([mask.new_ones(len(prompts), shared), mask], dim=-1)
-        for _ in range(max_new_tokens):
+        shared, mask = self._prefill_shared(rows, cache)
+        ids, own = self._padded([row.ids[n:] for row, n in zip(rows, shared, strict=True)])
+        mask = torch.cat([mask, own], dim=-1)
+        positions = (mask.cumsum(dim=-1) - 1).clamp(min=0)[:, -own.shape[-1] :]
+        alive = list(range(len(rows)))
+        while alive:
             logprobs = self._step(ids, mask, positions, cache)
             chosen, best = logprobs.max(dim=-1)
-            self._record(batch, best.tolist(), chosen.tolist(), logprobs[:, self._watch].tolist())
-            alive = [n for n, row in enumerate(batch) if row.ids[-1] not in self._ends]
-            if not alive:
-                return
-            if len(alive) < len(batch):
-                batch = [batch[n] for n in alive]
-                cache.batch_select_indices(torch.tensor(alive, device=mask.device))
-                best, mask, positions = best[alive], mask[alive], positions[alive]
+            watched = logprobs[:, self._watch].tolist()
+            for n, id_, logprob, step in zip(
+                alive, best.tolist(), chosen.tolist(), watched, strict=True
+            ):
+                results[n].ids.append(id_)
+                results[n].logprobs.append(logprob)
+                results[n].watched.append(step)
+            kept = [place for place, n in enumerate(alive) if not self._ended(rows[n], results[n])]
+            if kept and len(kept) < len(alive):
+                rest = torch.tensor(kept, device=mask.device)
+                cache.reorder_cache(cast("torch.LongTensor", rest))
+                best, mask, positions = best[rest], mask[rest], positions[rest]
+            alive = [alive[place] for place in kept]
             ids = best.unsqueeze(-1)
-            mask = torch.cat([mask, mask.new_ones(len(batch), 1)], dim=-1)
+            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=-1)
             positions = positions[:, -1:] + 1
 
-    def _prefill_shared(self, prompts: list[list[int]], cache: DynamicCache) -> int:
-        """Compute what all prompts begin with, once; the length of it.
+    def _ended(self, row: Prompt, written: Continuation) -> bool:
+        return (
+            written.ids[-1] in self.ends
+            or len(written.ids) >= row.max_new_tokens
+            or isnan(written.logprobs[-1])
+            or (row.stop is not None and row.stop(written))
+        )
 
-        Rows of unlike length get padding between this and their own part. A sliding window counts
-        that as text, so with one only rows of equal length share.
+    def _prefill_shared(self, rows: list[Prompt], cache: DynamicCache) -> tuple[list[int], Tensor]:
+        """Compute what the rows of each group begin with, once.
+
+        Rows of unlike length get padding between this and their own part. Windows and recurrent
+        states count that as text, so there only what needs no padding is shared.
+
+        Returns:
+            How many tokens of each row are in the cache, and their mask; shape (rows, width).
         """
-        equal = len({len(prompt) for prompt in prompts}) == 1
-        if len(prompts) == 1 or not (equal or self._sees_everything):
-            return 0
-        columns = zip(*(prompt[:-1] for prompt in prompts), strict=False)
-        shared = sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns))
-        if shared:
-            ids, mask = self._padded([prompts[0][:shared]])
-            self._step(ids, mask, mask.cumsum(dim=-1) - 1, cache)
-            cache.batch_repeat_interleave(len(prompts))
-        return shared
+        groups = [[row.ids for row in own] for _, own in groupby(rows, key=lambda row: row.group)]
+        shared = [_common(own) for own in groups]
+        saved = sum(n * (len(own) - 1) for n, own in zip(shared, groups, strict=True))
+        several = [n for n, own in zip(shared, groups, strict=True) if len(own) > 1]
+        shared = [min(n, max(several, default=0)) for n in shared]
+        of_rows = [n for n, own in zip(shared, groups, strict=True) for _ in own]
+        own_lengths = {len(row.ids) - n for row, n in zip(rows, of_rows, strict=True)}
+        padded = len(set(shared)) > 1 or len(own_lengths) > 1
+        if saved < MIN_SAVED or min(shared) == 0 or (padded and not self._sees_everything):
+            return [0] * len(rows), torch.empty(len(rows), 0, dtype=torch.long).to(
+                self._model.device
+            )
+        ids, mask = self._padded([own[0][:n] for n, own in zip(shared, groups, strict=True)])
+        self._step(ids, mask, (mask.cumsum(dim=-1) - 1).clamp(min=0), cache)
+        place = [n for n, own in enumerate(groups) for _ in own]
+        expanded = torch.tensor(place, device=mask.device)
+        cache.reorder_cache(cast("torch.LongTensor", expanded))
+        return of_rows, mask[expanded]
 
     @property
     def _sees_everything(self) -> bool:
-        kinds = getattr(self._config, "layer_types", None) or []
+        kinds = self._kinds
         window = getattr(self._config, "sliding_window", None) if not kinds else None
-        return window is None and all(kind == "full_attention" for kind in kinds)
+        return window is None and kinds <= {"full_attention"}
+
+    @property
+    def _recurrent(self) -> bool:
+        return not self._kinds <= {"full_attention", "sliding_attention", "chunked_attention"}
+
+    @property
+    def _kinds(self) -> set[str]:
+        return set(getattr(self._config, "layer_types", None) or ())
 
     def _padded(self, rows: list[list[int]]) -> tuple[Tensor, Tensor]:
         """Ids, padded on the left, and their mask; each of shape (rows, longest)."""
@@ -148,14 +256,14 @@ class GreedyDecoder:
         logits[:, self._banned] = -torch.inf
         return logits.log_softmax(dim=-1)
 
-    @staticmethod
-    def _record(
-        batch: list[Continuation],
-        ids: list[int],
-        logprobs: list[float],
-        watched: list[list[float]],
-    ) -> None:
-        for row, id_, logprob, step in zip(batch, ids, logprobs, watched, strict=True):
-            row.ids.append(id_)
-            row.logprobs.append(logprob)
-            row.watched.append(step)
+
+def _common(prompts: list[list[int]]) -> int:
+    """How many tokens the prompts begin with alike, their last ones left out."""
+    columns = zip(*(prompt[:-1] for prompt in prompts), strict=False)
+    return sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns))
+
+
+def _out_of_memory(error: Exception) -> bool:
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return "DefaultCPUAllocator" in str(error)

@@ -2,21 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import partial
+from math import isnan
+from typing import Generic, TypeVar
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from openrag_core.errors import ConfigError, QuestionError
-from openrag_core.model.decoding import Continuation, GreedyDecoder
+from openrag_core.errors import ConfigError, GenerationError, QuestionError
+from openrag_core.model.decoding import Continuation, GreedyDecoder, Prompt
+from openrag_core.model.scheduler import Scheduler
+from openrag_core.ports import Settled
 from openrag_core.prompts import PromptMode, encode_messages, encode_prompt
-from openrag_core.records import Draft, Passage, Token, Written
+from openrag_core.records import Draft, Evidence, Token, Written
 from openrag_core.reflection import TOKENS
 
 READING = "Answer the question from the text. Use the words of the text."
 
 
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True, slots=True)
+class _Work(Generic[_Result]):
+    """Prompts, and what is made of their continuations."""
+
+    prompts: Sequence[Prompt]
+    finish: Callable[[Sequence[Continuation]], _Result]
+
+
 class TransformersGenerator:
-    """Drafts and writes answers, many at once.
+    """Drafts and writes answers, many at once; any number of threads and event loops may ask.
+
+    What they ask at the same time is run in common batches. In bfloat16 a probability depends a
+    little on the batch that it is computed in, so only one caller at a time gets the same numbers
+    every time.
 
     A model with trained reflection tokens is asked in the layout it was trained on. Any other is
     asked through its own chat template, and kept from writing reflection tokens, so that its text
@@ -65,56 +88,120 @@ class TransformersGenerator:
                 f"{', '.join(sorted(absent))}: load the tokenizer that belongs to it"
             )
         self._positions: int = model.config.get_text_config().max_position_embeddings
-        self._decode = GreedyDecoder(
+        self._decoder = GreedyDecoder(
             model,
             pad_id=next(id_ for id_ in (tokenizer.pad_token_id, 0) if id_ is not None),
             watch=[reflection[token] for token in self._watched],
             banned=[] if self.reflection_trained else list(reflection.values()),
             max_batch_tokens=max_batch_tokens,
         )
+        self._scheduler = Scheduler(self._decoder)
 
     def request(self, questions: Sequence[str]) -> list[Mapping[str, float]]:
         """Log-probabilities of the reflection tokens right after each question: one forward pass.
 
         Raises:
             ConfigError: The model's reflection tokens are not trained.
+            QuestionError: A question is longer than the model.
+            GenerationError: The model could not write.
         """
-        if not self.reflection_trained:
-            raise ConfigError("f_ret needs a model with trained reflection tokens: use f_minp")
-        prompts = [self._prompt(question, "bare") for question in questions]
-        return [tokens[0].reflections for _, tokens in self._generate(prompts, 1)]
+        return self._run(self._request(questions))
 
-    def draft(self, questions: Sequence[str]) -> list[Draft]:
-        """Answer each question without reading, conditioned on [No Retrieval]."""
-        if self.reflection_trained:
-            prompts = [self._prompt(question, "no_retrieval") for question in questions]
-        else:
-            prompts = [self._chat(("user", question)) for question in questions]
-        return [Draft(*generated) for generated in self._generate(prompts, self.max_new_tokens)]
+    async def arequest(self, questions: Sequence[str]) -> list[Mapping[str, float]]:
+        """The same; the event loop goes on."""
+        return await self._arun(self._request, questions)
+
+    def draft(self, questions: Sequence[str], settled: Settled | None = None) -> list[Draft]:
+        """Answer each question without reading, conditioned on [No Retrieval].
+
+        Args:
+            questions: Any number.
+            settled: Asked after each token of text whether the rest of a draft can be spared.
+
+        Raises:
+            QuestionError: A question is longer than the model.
+            GenerationError: The model could not write.
+        """
+        return self._run(self._draft(questions, settled))
+
+    async def adraft(self, questions: Sequence[str], settled: Settled | None = None) -> list[Draft]:
+        """The same; the event loop goes on."""
+        return await self._arun(self._draft, questions, settled)
 
     def write(
-        self, questions: Sequence[str], passages: Sequence[Sequence[Passage]]
+        self, questions: Sequence[str], evidence: Sequence[Sequence[Evidence]]
     ) -> list[list[Written]]:
-        """Answer each question once from each of its passages.
+        """Answer each question once from each piece of its evidence.
 
-        A passage that is too long for the model is cut, at the end of a sentence where there is
-        one; a question never is.
+        Passages that are too long for the model are cut, the last one first and at the end of a
+        sentence where there is one; a question never is.
 
         Args:
             questions: Length Q.
-            passages: Of each question; length Q, any number each.
+            evidence: Of each question; length Q, any number each.
 
         Returns:
-            In the order of the passages; length Q.
+            In the order of the evidence; length Q.
+
+        Raises:
+            QuestionError: A question is longer than the model.
+            GenerationError: The model could not write.
         """
-        pairs = [(q, p) for q, own in zip(questions, passages, strict=True) for p in own]
-        prompts = [self._reading(question, passage) for question, passage in pairs]
-        answers = self._generate(prompts, self.max_new_tokens)
-        written = (
-            Written(passage, *generated)
-            for (_, passage), generated in zip(pairs, answers, strict=True)
-        )
-        return [[next(written) for _ in own] for own in passages]
+        return self._run(self._write(questions, evidence))
+
+    async def awrite(
+        self, questions: Sequence[str], evidence: Sequence[Sequence[Evidence]]
+    ) -> list[list[Written]]:
+        """The same; the event loop goes on."""
+        return await self._arun(self._write, questions, evidence)
+
+    def _request(self, questions: Sequence[str]) -> _Work[list[Mapping[str, float]]]:
+        if not self.reflection_trained:
+            raise ConfigError("f_ret needs a model with trained reflection tokens: use f_minp")
+        prompts = [Prompt(self._prompt(question, "bare"), 1) for question in questions]
+        return _Work(prompts, lambda written: [self._tokens(one)[0].reflections for one in written])
+
+    def _draft(self, questions: Sequence[str], settled: Settled | None) -> _Work[list[Draft]]:
+        limit = self.max_new_tokens
+        stop = None if settled is None else partial(self._settled, settled)
+        prompts = [Prompt(self._asking(question), limit, stop=stop) for question in questions]
+
+        def finish(written: Sequence[Continuation]) -> list[Draft]:
+            return [
+                Draft(
+                    self._text(one.ids),
+                    self._tokens(one),
+                    complete=len(one.ids) == limit or one.ids[-1] in self._decoder.ends,
+                )
+                for one in written
+            ]
+
+        return _Work(prompts, finish)
+
+    def _write(
+        self, questions: Sequence[str], evidence: Sequence[Sequence[Evidence]]
+    ) -> _Work[list[list[Written]]]:
+        limit = self.max_new_tokens
+        readings = [
+            (number, tuple(one), *self._reading(question, one))
+            for number, (question, own) in enumerate(zip(questions, evidence, strict=True))
+            for one in own
+        ]
+        prompts = [Prompt(ids, limit, group=number) for number, _, ids, _ in readings]
+
+        def finish(continuations: Sequence[Continuation]) -> list[list[Written]]:
+            written = (
+                Written(read, self._text(one.ids), self._tokens(one), truncated=truncated)
+                for (_, read, _, truncated), one in zip(readings, continuations, strict=True)
+            )
+            return [[next(written) for _ in own] for own in evidence]
+
+        return _Work(prompts, finish)
+
+    def _settled(self, settled: Settled, written: Continuation) -> bool:
+        tokens = zip(written.ids, written.logprobs, strict=True)
+        text = [logprob for id_, logprob in tokens if id_ not in self._special]
+        return bool(text) and settled(text, self.max_new_tokens)
 
     def _prompt(
         self, question: str, mode: PromptMode, evidence: Sequence[Mapping[str, str]] = ()
@@ -131,31 +218,66 @@ class TransformersGenerator:
         messages = [{"role": role, "content": content} for role, content in turns]
         return encode_messages(self.tokenizer, messages)
 
-    def _reading(self, question: str, passage: Passage) -> list[int]:
-        text = passage.text
-        prompt = self._evidence(question, passage.title, text)
-        while text and (excess := len(prompt) + self.max_new_tokens - self._positions) > 0:
-            kept = text[: int(len(text) * (1 - excess / len(prompt)))]
-            text = kept[: kept.rfind(". ") + 1] or kept
-            prompt = self._evidence(question, passage.title, text)
-        return prompt
-
-    def _evidence(self, question: str, title: str, text: str) -> list[int]:
+    def _asking(self, question: str) -> list[int]:
         if self.reflection_trained:
-            return self._prompt(question, "retrieval", [{"title": title, "text": text}])
-        read = f"{title}\n{text}".strip()
+            return self._prompt(question, "no_retrieval")
+        return self._chat(("user", question))
+
+    def _reading(self, question: str, evidence: Evidence) -> tuple[list[int], bool]:
+        """The prompt, and whether passages had to be cut for it."""
+        kept = [{"title": passage.title, "text": passage.text} for passage in evidence]
+        prompt = self._evidence(question, kept)
+        truncated = False
+        while (excess := len(prompt) + self.max_new_tokens - self._positions) > 0:
+            last = kept[-1]["text"]
+            tokens = len(self._plain(last))
+            shorter = _cut(last, 1 - excess / tokens) if excess < tokens else ""
+            if not shorter and len(kept) == 1:
+                break  # the question alone is too long, and refused
+            kept = [*kept[:-1], *([kept[-1] | {"text": shorter}] if shorter else [])]
+            prompt, truncated = self._evidence(question, kept), True
+        return prompt, truncated
+
+    def _evidence(self, question: str, passages: Sequence[Mapping[str, str]]) -> list[int]:
+        if self.reflection_trained:
+            return self._prompt(question, "retrieval", passages)
+        read = "\n\n".join(f"{p['title']}\n{p['text']}".strip() for p in passages)
         return self._chat(("system", READING), ("user", f"Text: {read}\n\nQuestion: {question}"))
 
-    def _generate(
-        self, prompts: Sequence[list[int]], limit: int
-    ) -> list[tuple[str, tuple[Token, ...]]]:
-        """The text and the tokens of each continuation."""
-        if (longest := max(map(len, prompts), default=0)) + limit > self._positions:
-            raise QuestionError(
-                f"the prompt has {longest} tokens and the answer up to {limit}, but the model "
-                f"holds {self._positions}: shorten the question, or index smaller passages"
+    def _plain(self, text: str) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def _run(self, work: _Work[_Result]) -> _Result:
+        future = self._submit(work.prompts)
+        try:
+            return work.finish(self._checked(future.result()))
+        finally:
+            future.cancel()  # an interrupted caller waits no more
+
+    async def _arun(self, prepare: Callable[..., _Work[_Result]], *args: object) -> _Result:
+        """The same for an event loop; the tokenizer, too, runs outside of it."""
+        work = await asyncio.to_thread(prepare, *args)
+        written = await asyncio.wrap_future(self._submit(work.prompts))
+        return await asyncio.to_thread(work.finish, self._checked(written))
+
+    def _submit(self, prompts: Sequence[Prompt]) -> Future[list[Continuation]]:
+        for prompt in prompts:
+            if len(prompt.ids) + prompt.max_new_tokens > self._positions:
+                raise QuestionError(
+                    f"the prompt has {len(prompt.ids)} tokens and the answer up to "
+                    f"{prompt.max_new_tokens}, but the model holds {self._positions}: "
+                    "shorten the question, or index smaller passages"
+                )
+        return self._scheduler.submit(prompts)
+
+    @staticmethod
+    def _checked(written: list[Continuation]) -> list[Continuation]:
+        if any(isnan(one.logprobs[-1]) for one in written):
+            raise GenerationError(
+                "the model computes what is no number (NaN): choose another dtype (bfloat16 or "
+                "float32 in place of float16), or check that its weights are whole"
             )
-        return [(self._text(c.ids), self._tokens(c)) for c in self._decode(prompts, limit)]
+        return written
 
     def _text(self, ids: list[int]) -> str:
         words = [id_ for id_ in ids if id_ not in self._special]
@@ -173,3 +295,9 @@ class TransformersGenerator:
                 continuation.ids, continuation.logprobs, continuation.watched, strict=True
             )
         )
+
+
+def _cut(text: str, share: float) -> str:
+    """The beginning of a text, up to the end of a sentence where there is one."""
+    kept = text[: int(len(text) * share)]
+    return kept[: kept.rfind(". ") + 1] or kept

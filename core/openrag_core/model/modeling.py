@@ -50,6 +50,8 @@ class OpenRAGForCausalLM(PreTrainedModel, GenerationMixin):
         self.base = AutoModelForCausalLM.from_config(config.base_config)
         add_experts(self.base, config)
         self._no_split_modules = self.base._no_split_modules
+        tied = self.base._tied_weights_keys or {}  # transformers finds these itself, peft does not
+        self._tied_weights_keys = {f"base.{one}": f"base.{other}" for one, other in tied.items()}
         self.post_init()
 
     @torch.no_grad()
@@ -107,33 +109,71 @@ class OpenRAGForCausalLM(PreTrainedModel, GenerationMixin):
         return OpenRAGOutput(**output, router_logits=tuple(router_logits))
 
 
-def add_experts(base: PreTrainedModel, config: OpenRAGConfig) -> None:
-    """Put a router and experts behind every feed-forward block of a dense decoder, in place.
-
-    Args:
-        base: Its decoder layers have an attribute `mlp`.
-        config: Sizes of the experts.
+def decoder_layers(base: PreTrainedModel) -> list[nn.Module]:
+    """The layers of a dense decoder, each with an attribute `mlp`.
 
     Raises:
-        CheckpointError: The model has no such layers.
+        CheckpointError: The model has no such layers, or is a mixture of experts already.
     """
-    layers = getattr(base.get_decoder(), "layers", ())
-    if not layers or not all(
-        isinstance(getattr(layer, "mlp", None), nn.Module) for layer in layers
-    ):
+    layers = list(getattr(base.get_decoder(), "layers", ()))
+    blocks = [getattr(layer, "mlp", None) for layer in layers]
+    if not layers or not all(isinstance(block, nn.Module) for block in blocks):
         raise CheckpointError(
             f"{type(base).__name__} has no decoder layers with a dense `mlp`: "
             "choose a dense causal language model, such as Llama, Mistral, Qwen, Gemma or Phi"
         )
-    for layer in layers:
+    if any(hasattr(block, "experts") for block in blocks):
+        raise CheckpointError(
+            f"{type(base).__name__} is a mixture of experts already: choose a dense model"
+        )
+    return layers
+
+
+def add_experts(base: PreTrainedModel, config: OpenRAGConfig) -> None:
+    """Put a router and experts behind every feed-forward block of a dense decoder, in place.
+
+    Args:
+        base: The dense decoder; what is added takes its dtype and, layer by layer, its device.
+        config: Sizes of the experts.
+
+    Raises:
+        CheckpointError: The model has no layers to extend.
+    """
+    for layer in decoder_layers(base):
+        dense: Any = layer.mlp
         layer.mlp = OpenRAGMLP(
-            layer.mlp,
+            dense,
             hidden_size=config.get_text_config().hidden_size,
             num_experts=config.num_experts,
             top_k=config.num_experts_per_tok,
             adapter_dim=config.adapter_dim,
             scaling=config.scaling,
         )
+        for added in (layer.mlp.router, layer.mlp.experts):
+            added.to(device=next(dense.parameters()).device, dtype=base.dtype)
+
+
+def lora_targets(model: PreTrainedModel) -> list[str]:
+    """Which linear modules LoRA adapts: those of attention and of the dense blocks.
+
+    They are read off the model, since families name them differently: Phi-3, for instance, has one
+    `qkv_proj` and one `gate_up_proj`.
+
+    Args:
+        model: An `OpenRAGForCausalLM`.
+
+    Returns:
+        Names within a decoder layer, such as "self_attn.q_proj" and "mlp.dense.down_proj", for
+        `target_modules` of `peft.LoraConfig`.
+    """
+    layers: Any = model.get_decoder().layers
+    names = {
+        name
+        for layer in layers
+        for name, module in layer.named_modules()
+        if isinstance(module, nn.Linear) and name != "mlp.router"
+    }
+    return sorted(names)
 
 
 AutoConfig.register(OpenRAGConfig.model_type, OpenRAGConfig, exist_ok=True)

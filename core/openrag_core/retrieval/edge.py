@@ -72,6 +72,8 @@ class EdgeStore:
         PassageIndexError: The folder's files are damaged.
     """
 
+    local = True
+
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._file = folder / "index.json"

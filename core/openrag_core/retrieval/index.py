@@ -62,6 +62,11 @@ class PassageIndex:
             self._check(store.description)
             self._bm25 = Bm25Encoder(store.description["average_length"], language)
 
+    @property
+    def local(self) -> bool:
+        """Whether it is in this process, so that asking in vain costs nothing."""
+        return self.store.local
+
     def retrieve(self, questions: Sequence[str], top_k: int) -> list[list[Passage]]:
         """The passages nearest to each question, best first, at most `top_k` each.
 

@@ -47,9 +47,9 @@ class ServerStore:
 
     def __init__(self, client: QdrantClient, collection: str, address: str = MEMORY) -> None:
         self._client = client
-        self._served = address != MEMORY
+        self.local = address == MEMORY
         # The client's own in-memory store breaks when threads use it at the same time.
-        self._turn: AbstractContextManager[Any] = nullcontext() if self._served else Lock()
+        self._turn: AbstractContextManager[Any] = Lock() if self.local else nullcontext()
         self._collection = collection
         self.address = f"{address} (collection {collection})"
         self.description: Mapping[str, Any] | None = None
@@ -90,7 +90,7 @@ class ServerStore:
             sparse_vectors_config={SPARSE: models.SparseVectorParams(modifier=models.Modifier.IDF)},
             metadata=dict(description),
         )
-        for field, kind in _INDEXED.items() if self._served else ():
+        for field, kind in _INDEXED.items() if not self.local else ():
             self._call(self._client.create_payload_index, self._collection, field, kind)
         self.description = description
 

@@ -98,6 +98,11 @@ class PointStore(Protocol):
         ...
 
     @property
+    def local(self) -> bool:
+        """Whether the points are in this process."""
+        ...
+
+    @property
     def description(self) -> Mapping[str, Any] | None:
         """What `create` was given; None where nothing was created yet."""
         ...

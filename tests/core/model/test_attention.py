@@ -6,10 +6,11 @@ from torch import nn
 
 from openrag_core.model import upcycle
 from openrag_core.model.attention import NAME, cpu_decoding_attention, use_cpu_decoding
-from openrag_core.model.decoding import GreedyDecoder
+from openrag_core.model.decoding import GreedyDecoder, Prompt
 from tests.core.model.tiny import FAMILIES, dense, wake
 
-PROMPTS = [[5, 9, 17], [7, 3, 90, 12, 44, 20, 8], [33], [60, 61, 62, 63, 64]]
+IDS = [[5, 9, 17], [7, 3, 90, 12, 44, 20, 8], [33], [60, 61, 62, 63, 64]]
+PROMPTS = [Prompt(row, 9) for row in IDS]
 
 
 @pytest.mark.parametrize("masked", [False, True])
@@ -40,10 +41,10 @@ def test_models_write_the_same(family: str) -> None:
     model = upcycle(dense(family), num_experts=4, adapter_dim=3)
     wake(model)
     before = model.base.config._attn_implementation
-    expected = GreedyDecoder(model, pad_id=0)(PROMPTS, 9)
+    expected = GreedyDecoder(model, pad_id=0)(PROMPTS)
     use_cpu_decoding(model)
     assert model.base.config._attn_implementation == (NAME if before == "sdpa" else before)
-    for got, plain in zip(GreedyDecoder(model, pad_id=0)(PROMPTS, 9), expected, strict=True):
+    for got, plain in zip(GreedyDecoder(model, pad_id=0)(PROMPTS), expected, strict=True):
         assert got.ids == plain.ids
         assert got.logprobs == pytest.approx(plain.logprobs, abs=1e-4)
 

@@ -1,7 +1,10 @@
 """core/openrag_core/model/generator.py: the port on real small models, and the embedded default."""
 
+import asyncio
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,13 +14,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTok
 from openrag_core import (
     CheckpointError,
     ConfigError,
+    GenerationError,
     Generator,
     Passage,
     QuestionError,
     WeightsNotInstalledError,
 )
 from openrag_core.model import OpenRAGForCausalLM, TransformersGenerator, load
-from openrag_core.model.bundled import bundled_folder, cache_folder
+from openrag_core.model.bundled import bundled_base, cache_folder
 from openrag_core.reflection import TOKENS
 from openrag_core.weights import GENERATOR
 
@@ -47,7 +51,9 @@ def test_a_request_reads_every_reflection_token(trained: Loaded) -> None:
 
 def test_text_and_tokens_agree(trained: Loaded) -> None:
     passage = Passage(id="p", text="It opened in 1893.")
-    written = TransformersGenerator(*trained, max_new_tokens=24).write(["When?"], [[passage]])[0][0]
+    written = TransformersGenerator(*trained, max_new_tokens=24).write(["When?"], [[[passage]]])[0][
+        0
+    ]
     special = [token.text for token in written.tokens if token.special]
     assert special
     assert not any(token in written.text for token in special)
@@ -57,7 +63,11 @@ def test_text_and_tokens_agree(trained: Loaded) -> None:
 def test_questions_without_passages_are_written_nothing(trained: Loaded) -> None:
     generator = TransformersGenerator(*trained, max_new_tokens=2)
     passage = Passage(id="p", text="x")
-    assert [len(own) for own in generator.write(["a", "b", "c"], [[], [passage], []])] == [0, 1, 0]
+    assert [len(own) for own in generator.write(["a", "b", "c"], [[], [[passage]], []])] == [
+        0,
+        1,
+        0,
+    ]
     assert generator.write([], []) == []
 
 
@@ -93,15 +103,145 @@ def test_a_passage_longer_than_the_model_is_cut_and_the_question_is_not(trained:
     generator = TransformersGenerator(*trained, max_new_tokens=4)
     sentences = [f"Sentence {n} tells of the bridge." for n in range(400)]
     long, short = Passage(id="l", text=" ".join(sentences)), Passage(id="s", text="It opened.")
-    written = generator.write(["When?"], [[long, short]])[0]
-    assert [one.passage for one in written] == [long, short]
+    written = generator.write(["When?"], [[[long], [short]]])[0]
+    assert [one.evidence[0] for one in written] == [long, short]
     assert len(written[0].tokens) == 4
-    assert written[1].text == generator.write(["When?"], [[short]])[0][0].text
-    prompt = str(trained[1].decode(generator._reading("When?", long)))
+    assert written[1].text == generator.write(["When?"], [[[short]]])[0][0].text
+    assert [one.truncated for one in written] == [True, False]
+    ids, truncated = generator._reading("When?", [long])
+    prompt = str(trained[1].decode(ids))
+    assert truncated
     assert prompt.endswith("tells of the bridge.</paragraph>")
     assert "When?" in prompt
     with pytest.raises(QuestionError, match="shorten the question"):
-        generator.write(["When? " * 500], [[short]])
+        generator.write(["When? " * 500], [[[short]]])
+
+
+def test_of_passages_that_are_read_together_the_last_are_cut_first(trained: Loaded) -> None:
+    generator = TransformersGenerator(*trained, max_new_tokens=4)
+    short = Passage(id="s", title="First", text="It opened.")
+    long = Passage(id="l", title="Second", text="The bridge is long. " * 200)
+    gone = Passage(id="g", title="Third", text="Nobody reads this. " * 20)
+    ids, truncated = generator._reading("When?", [short, long, gone])
+    prompt = str(trained[1].decode(ids))
+    assert truncated
+    assert "Knowledge 1: First\nIt opened.\n[SEP]\nKnowledge 2: Second\nThe bridge" in prompt
+    assert prompt.endswith("The bridge is long.</paragraph>")
+    assert 900 < len(ids) <= 1020
+    whole, cut = generator._reading("When?", [short, gone])
+    assert not cut
+    assert str(trained[1].decode(whole)).count("Nobody") == 20
+    written = generator.write(["When?"], [[[short, long, gone]]])[0][0]
+    assert written.evidence == (short, long, gone)
+
+
+def test_a_draft_stops_where_it_is_settled(trained: Loaded) -> None:
+    generator = TransformersGenerator(*trained, max_new_tokens=12)
+    whole = generator.draft(["When?", "Who?"])
+    seen: list[tuple[int, int]] = []
+
+    def settled(logprobs: Sequence[float], most: int) -> bool:
+        seen.append((len(logprobs), most))
+        return len(logprobs) == 3
+
+    stopped = generator.draft(["When?", "Who?"], settled)
+    for short, long in zip(stopped, whole, strict=True):
+        text = [token for token in short.tokens if not token.special]
+        assert (len(text), short.complete, long.complete) == (3, False, True)
+        assert short.tokens == long.tokens[: len(short.tokens)]
+    assert set(seen) == {(1, 12), (2, 12), (3, 12)}
+
+
+def test_questions_share_batches_and_their_beginnings(
+    trained: Loaded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each question's own beginning is computed once, and the passages are all read together."""
+    generator = TransformersGenerator(*trained, max_new_tokens=3)
+    model = trained[0]
+    questions = [f"When was bridge {n} opened? " + "Say it. " * 12 for n in range(3)]
+    evidence = [[[Passage(id=f"{n}", text="word " * n)] for n in (1, 2, 3)] for _ in questions]
+    alone = [
+        generator.write([q], [[one]])[0][0]
+        for q, own in zip(questions, evidence, strict=True)
+        for one in own
+    ]
+    rows = []
+    forward = model.forward
+
+    def spy(**inputs: Any) -> Any:  # noqa: ANN401
+        rows.append(len(inputs["input_ids"]))
+        return forward(**inputs)
+
+    monkeypatch.setattr(model, "forward", spy)
+    together = [one for own in generator.write(questions, evidence) for one in own]
+    assert rows[:2] == [3, 9]
+    for one, other in zip(together, alone, strict=True):
+        assert one.text == other.text
+        got, expected = ([t.logprob for t in w.tokens] for w in (one, other))
+        assert got == pytest.approx(expected, abs=1e-4)
+
+
+async def test_event_loops_get_the_same(trained: Loaded) -> None:
+    generator = TransformersGenerator(*trained, max_new_tokens=4)
+    questions = [f"When was bridge {n} opened?" for n in range(6)]
+    drafts = await asyncio.gather(*(generator.adraft([question]) for question in questions))
+    assert [one.text for own in drafts for one in own] == [
+        one.text for one in generator.draft(questions)
+    ]
+    assert set((await generator.arequest(["When?"]))[0]) == set(TOKENS)
+    evidence = [[[Passage(id="p", text="It opened in 1893.")]]]
+    written = await generator.awrite(["When?"], evidence)
+    assert written[0][0].text == generator.write(["When?"], evidence)[0][0].text
+
+
+async def test_a_cancelled_task_stops_the_model(
+    trained: Loaded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = trained[0]
+    model.generation_config.eos_token_id = None
+    generator = TransformersGenerator(*trained, max_new_tokens=500)
+    steps = 0
+    running = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    forward = model.forward
+
+    def spy(**inputs: Any) -> Any:  # noqa: ANN401
+        nonlocal steps
+        steps += 1
+        loop.call_soon_threadsafe(running.set)
+        return forward(**inputs)
+
+    monkeypatch.setattr(model, "forward", spy)
+    task = asyncio.create_task(generator.adraft(["When?"]))
+    await asyncio.wait_for(running.wait(), 10)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    monkeypatch.undo()
+    assert len((await generator.adraft(["Who?"]))[0].tokens) == 500  # the model is free again
+    assert steps < 400
+    model.generation_config.eos_token_id = 2
+
+
+def test_the_same_input_gives_the_same_numbers() -> None:
+    generator = TransformersGenerator(*load(FIXTURES / "tiny-a", dtype="bfloat16"))
+    assert generator.draft(["When?", "Who?"]) == generator.draft(["When?", "Who?"])
+
+
+def test_numbers_that_are_none_are_an_error(
+    trained: Loaded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = trained[0]
+    forward = model.forward
+
+    def poisoned(**inputs: Any) -> Any:  # noqa: ANN401
+        output = forward(**inputs)
+        output.logits[:] = torch.nan
+        return output
+
+    monkeypatch.setattr(model, "forward", poisoned)
+    with pytest.raises(GenerationError, match=r"no number \(NaN\).*dtype"):
+        TransformersGenerator(*trained).draft(["When?"])
 
 
 @pytest.mark.parametrize("name", ["max_new_tokens", "max_batch_tokens"])
@@ -130,7 +270,7 @@ def test_the_bundled_model_answers_through_its_chat_template() -> None:
     draft = generator.draft(["What is the capital of France?"])[0]
     assert "Paris" in draft.text
     passage = Passage(id="p", title="Velora Bridge", text="The bridge was opened by Ana Tolvik.")
-    written = generator.write(["Who opened the Velora Bridge?"], [[passage]])[0][0]
+    written = generator.write(["Who opened the Velora Bridge?"], [[[passage]]])[0][0]
     assert "Ana Tolvik" in written.text
     assert not any(token.text in TOKENS for token in written.tokens)
     with pytest.raises(ConfigError, match="f_minp"):
@@ -138,12 +278,12 @@ def test_the_bundled_model_answers_through_its_chat_template() -> None:
 
 
 def test_the_second_load_converts_nothing() -> None:
-    folder = bundled_folder()
+    folder = bundled_base()
     assert folder.parent == cache_folder()
     assert not list(folder.parent.glob(f"{folder.name}.*"))  # no half-made copies are left
     changed = folder.stat().st_mtime
     load("bundled")
-    assert bundled_folder().stat().st_mtime == changed
+    assert bundled_base().stat().st_mtime == changed
 
 
 def test_a_cache_that_cannot_be_written_is_named(

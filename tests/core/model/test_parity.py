@@ -87,7 +87,7 @@ def compare(case: dict[str, Any], answer: Any) -> None:  # noqa: ANN401
         return
     assert answer.candidates[0].written.text == case["pred"]
     for candidate in answer.candidates:
-        name = candidate.passage.id
+        name = candidate.evidence[0].id
         expected = case["overall"][name.removeprefix("retrieval_")]
         assert candidate.written.text == case["results"][name]["pred"]
         got = (
@@ -110,9 +110,9 @@ def compare(case: dict[str, Any], answer: Any) -> None:  # noqa: ANN401
 def test_passages_one_at_a_time_give_the_same_as_together(published: Loaded) -> None:
     _, _, generator = published
     passages = [Passage(id=str(n), text="word " * (1 + 7 * n), title="T") for n in range(4)]
-    together = generator.write(["When?"], [passages])[0]
+    together = generator.write(["When?"], [[[passage] for passage in passages]])[0]
     for passage, written in zip(passages, together, strict=True):
-        alone = generator.write(["When?"], [[passage]])[0][0]
+        alone = generator.write(["When?"], [[[passage]]])[0][0]
         assert alone.text == written.text
         assert [token.logprob for token in alone.tokens] == pytest.approx(
             [token.logprob for token in written.tokens], abs=1e-4

@@ -5,20 +5,19 @@ from typing import Any, cast
 
 import pytest
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor
 from transformers import (
     AutoModelForCausalLM,
     GPT2Config,
     GPT2LMHeadModel,
     LlamaConfig,
-    PreTrainedTokenizerFast,
 )
 
 from openrag_core import CheckpointError, ConfigError
 from openrag_core.model import OpenRAGForCausalLM, add_reflection_tokens, upcycle
 from openrag_core.reflection import TOKENS
 from tests.core.model.tiny import FAMILIES, SIZES, dense, wake
+from tests.core.model.words import tokenizer
 
 IDS = torch.tensor([[5, 9, 17, 33, 65, 100], [7, 3, 90, 12, 44, 20]])
 SMALL = {"num_experts": 4, "top_k": 2, "adapter_dim": 3}
@@ -110,12 +109,6 @@ def test_impossible_sizes_are_refused(settings: dict[str, int], message: str) ->
 def embedding(model: OpenRAGForCausalLM) -> Tensor:
     weight: Any = model.get_input_embeddings().weight
     return cast("Tensor", weight)
-
-
-def tokenizer() -> PreTrainedTokenizerFast:
-    backend = Tokenizer(models.WordLevel({"<unk>": 0, "[": 1, "supported": 2}, unk_token="<unk>"))
-    backend.pre_tokenizer = pre_tokenizers.Whitespace()
-    return PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>")
 
 
 @pytest.mark.parametrize("family", ["llama", "llama-tied", "gemma2"])

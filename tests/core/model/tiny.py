@@ -9,13 +9,16 @@ import torch
 from transformers import (
     AutoModelForCausalLM,
     Gemma2Config,
+    Gemma3TextConfig,
     GemmaConfig,
     LlamaConfig,
     MistralConfig,
     Phi3Config,
+    PhiConfig,
     PreTrainedConfig,
     PreTrainedModel,
     Qwen2Config,
+    Qwen3_5TextConfig,
     Qwen3Config,
 )
 
@@ -40,9 +43,25 @@ FAMILIES: dict[str, PreTrainedConfig] = {
     "qwen3": Qwen3Config(**SIZES, head_dim=8),
     "gemma": GemmaConfig(**SIZES, head_dim=8),
     "gemma2": Gemma2Config(**SIZES, head_dim=8),
+    "phi": PhiConfig(**SIZES),
     "phi3": Phi3Config(**SIZES),
     "mistral-window": MistralConfig(**SIZES, sliding_window=5),
     "gemma2-window": Gemma2Config(**SIZES, head_dim=8, sliding_window=5),
+    "gemma3-window": Gemma3TextConfig(
+        **SIZES,
+        head_dim=8,
+        sliding_window=5,
+        layer_types=["sliding_attention", "full_attention"],
+    ),
+    "qwen3.5-linear": Qwen3_5TextConfig(
+        **SIZES,
+        head_dim=8,
+        layer_types=["linear_attention", "full_attention"],
+        linear_key_head_dim=8,
+        linear_value_head_dim=8,
+        linear_num_key_heads=2,
+        linear_num_value_heads=4,
+    ),
 }
 
 

@@ -1,0 +1,245 @@
+"""Adapter-only checkpoints: all that was added to a dense model, without the model.
+
+base.json             which base it belongs to: name or path, and fingerprint
+config.json           of the whole model
+adapter.safetensors   routers, experts, and the embedding rows that the base does not have
+lora/                 where the base was adapted too: LoRA, as peft writes it
+tokenizer files
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from hashlib import sha256
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from openrag_core.errors import CheckpointError
+from openrag_core.model.config import OpenRAGConfig
+from openrag_core.model.dense import dense_folder, from_folder
+from openrag_core.model.files import read_json, read_tensors, readable, weight_files
+from openrag_core.model.modeling import OpenRAGForCausalLM
+from openrag_core.model.upcycle import upcycle
+from openrag_core.weights import BUNDLED
+
+BASE, WEIGHTS, LORA = "base.json", "adapter.safetensors", "lora"
+_SAMPLE = 1024  # values of each tensor that a fingerprint looks at
+EXPERTS = re.compile(r".*\.mlp\.(router\.weight|experts\.(down|up))")
+_LAYER = re.compile(r"(layers\.\d+\.mlp)\.")
+_PEFT = re.compile(r"\.(base_layer|original_module|token_adapter)\b")
+_EMBEDDINGS = ("input_embeddings", "output_embeddings")
+
+
+def is_adapter(folder: Path) -> bool:
+    """Whether a checkpoint folder needs a base."""
+    return (folder / BASE).is_file()
+
+
+def fingerprint(folder: Path) -> str:
+    """What a dense checkpoint is known by, however its files are cut into shards.
+
+    Args:
+        folder: Of safetensors or weights-only pickles.
+
+    Returns:
+        SHA-256, in hexadecimal, of each tensor's name, dtype, shape and up to 1,024 evenly spaced
+        values, in the order of the names.
+
+    Raises:
+        CheckpointError: A file is missing or damaged.
+    """
+    parts = {}
+    for name, tensor in read_tensors(*weight_files(folder)):
+        step = max(1, tensor.numel() // _SAMPLE)
+        sample = tensor.flatten()[::step].contiguous().view(torch.uint8).numpy().tobytes()
+        parts[name] = f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode() + sample
+    return sha256(b"".join(parts[name] for name in sorted(parts))).hexdigest()
+
+
+def save_adapter(
+    model: PreTrainedModel | PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    *,
+    base: str | PathLike[str],
+) -> None:
+    """Save what a mixture adds to its base.
+
+    Args:
+        model: An `OpenRAGForCausalLM`, as it is or with LoRA by peft around it.
+        tokenizer: Of that model.
+        folder: To write into. A base beside it is found again after both were moved together.
+        base: The dense model that it was made from: "bundled", a folder, or a name on a hub.
+
+    Raises:
+        CheckpointError: The model is no mixture, or its dense weights are not those of the base,
+            so that something would be lost.
+    """
+    inner: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+    if not isinstance(inner, OpenRAGForCausalLM):
+        raise CheckpointError(f"{type(inner).__name__} has no experts to save: upcycle it first")
+    where = dense_folder(base)
+    added = _added(inner, from_folder(where, dtype=inner.dtype), where)
+    save_file(added, folder / WEIGHTS, metadata={"format": "pt"})
+    inner.config.save_pretrained(folder)
+    if inner.generation_config is not None:
+        inner.generation_config.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    if isinstance(model, PeftModel):
+        model.save_pretrained(str(folder / LORA), save_embedding_layers=False)
+    belongs = {"name_or_path": _name(base, folder), "fingerprint": fingerprint(where)}
+    (folder / BASE).write_text(json.dumps(belongs, indent=2) + "\n", encoding="utf-8")
+
+
+def load_adapter(
+    folder: Path, *, base: str | PathLike[str] | None = None, **kwargs: Any
+) -> OpenRAGForCausalLM:
+    """Load a base and put on it what an adapter-only checkpoint holds; LoRA is merged.
+
+    Args:
+        folder: Of the adapter-only checkpoint.
+        base: Where the base is, if no longer where the checkpoint says.
+        **kwargs: For `from_pretrained` of the base, such as `dtype`.
+
+    Raises:
+        CheckpointError: The base is missing or another one, a file is damaged, or a tensor is
+            missing, has another shape or is not known.
+    """
+    where = _find_base(folder, base)
+    config = _config(folder)
+    dense = from_folder(where, **kwargs)
+    model = upcycle(
+        dense,
+        num_experts=config.num_experts,
+        top_k=config.num_experts_per_tok,
+        adapter_dim=config.adapter_dim,
+        scaling=config.scaling,
+    )
+    model.config.reflection_trained = config.reflection_trained
+    model.resize_token_embeddings(config.get_text_config().vocab_size, mean_resizing=False)
+    _put(folder / WEIGHTS, dict(read_tensors(folder / WEIGHTS)), model)
+    if (folder / LORA).is_dir():
+        with readable(folder / LORA):
+            adapted: Any = PeftModel.from_pretrained(model, str(folder / LORA))
+            model = adapted.merge_and_unload()
+    return model
+
+
+def _added(model: OpenRAGForCausalLM, base: PreTrainedModel, where: Path) -> dict[str, Tensor]:
+    """Everything in the model that the base does not have."""
+    state = {
+        _PEFT.sub("", name): tensor
+        for name, tensor in model.state_dict().items()
+        if "lora_" not in name and "trainable_tokens" not in name
+    }
+    added = {name: tensor for name, tensor in state.items() if EXPERTS.fullmatch(name)}
+    embeddings = _embedding_names(base)
+    for name, tensor in base.state_dict().items():
+        own = state["base." + _LAYER.sub(r"\1.dense.", name)]
+        if name in embeddings:
+            rows = _rows_that_differ(own, tensor.to(own.device))
+            added[f"{embeddings[name]}.rows"] = rows
+            added[f"{embeddings[name]}.values"] = own[rows]
+        elif own.shape != tensor.shape or not torch.equal(own, tensor.to(own.device)):
+            raise CheckpointError(
+                f"{name} is not that of the base {where}, and an adapter-only checkpoint would "
+                "lose it: save the whole model with save_pretrained"
+            )
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in added.items()}
+
+
+def _embedding_names(base: PreTrainedModel) -> dict[str, str]:
+    """Names of the base's embedding and output head (one, where they are tied) -> names here."""
+    weights = [_embedding(base, which) for which in _EMBEDDINGS]
+    return {
+        name: next(w for w, weight in zip(_EMBEDDINGS, weights, strict=True) if weight is tensor)
+        for name, tensor in base.state_dict(keep_vars=True).items()
+        if any(weight is tensor for weight in weights)
+    }
+
+
+def _embedding(model: PreTrainedModel, which: str) -> Tensor:
+    module: Any = getattr(model, f"get_{which}")()
+    weight: Tensor = module.weight
+    return weight
+
+
+def _rows_that_differ(own: Tensor, base: Tensor) -> Tensor:
+    known = min(len(own), len(base))
+    changed = (own[:known] != base[:known]).any(dim=-1).nonzero().flatten()
+    return torch.cat([changed, torch.arange(known, len(own), device=changed.device)])
+
+
+def _name(base: str | PathLike[str], folder: Path) -> str:
+    path = Path(base)
+    if base == BUNDLED or not path.is_dir():
+        return str(base)
+    beside = path.resolve().parent == folder.resolve().parent
+    return os.path.relpath(path.resolve(), folder.resolve()) if beside else str(path.resolve())
+
+
+def _find_base(folder: Path, base: str | PathLike[str] | None) -> Path:
+    belongs = read_json(folder / BASE)
+    if missing := {"name_or_path", "fingerprint"} - belongs.keys():
+        raise CheckpointError(f"{folder / BASE}: lacks {', '.join(sorted(missing))}")
+    name = str(belongs["name_or_path"])
+    beside = folder / name
+    try:
+        where = dense_folder(base or (beside if name != BUNDLED and beside.is_dir() else name))
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"{folder} belongs to the base {name!r}, which is not to be had ({error}). If it is "
+            "elsewhere, say where: load(..., base=FOLDER), or --base FOLDER"
+        ) from error
+    if (found := fingerprint(where)) != belongs["fingerprint"]:
+        raise CheckpointError(
+            f"{where} is not the base that {folder} was trained on (fingerprint {found[:12]}, "
+            f"expected {str(belongs['fingerprint'])[:12]}): give the base {name!r}"
+        )
+    return where
+
+
+def _config(folder: Path) -> OpenRAGConfig:
+    with readable(folder / "config.json"):
+        config = AutoConfig.from_pretrained(folder)
+    if not isinstance(config, OpenRAGConfig):
+        raise CheckpointError(f"{folder / 'config.json'}: not of an Open-RAG model")
+    return config
+
+
+@torch.no_grad()
+def _put(file: Path, tensors: Mapping[str, Tensor], model: OpenRAGForCausalLM) -> None:
+    """Copy tensors into the model; each must be there and fit."""
+    wanted = {name: p for name, p in model.named_parameters() if EXPERTS.fullmatch(name)}
+    found = {name: t for name, t in tensors.items() if not name.startswith(_EMBEDDINGS)}
+    for names, problem in ((wanted.keys() - found, "missing"), (found.keys() - wanted, "unknown")):
+        if names:
+            raise CheckpointError(f"{file}: {len(names)} {problem} tensors, such as {min(names)}")
+    for name, parameter in wanted.items():
+        _check_shape(file, name, found[name], tuple(parameter.shape))
+        parameter.copy_(found[name])
+    for which in _EMBEDDINGS:
+        if (rows := tensors.get(f"{which}.rows")) is not None:
+            weight = _embedding(model, which)
+            values = tensors.get(f"{which}.values", torch.empty(0))
+            _check_shape(file, f"{which}.values", values, (len(rows), weight.shape[1]))
+            if len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < len(weight):
+                raise CheckpointError(f"{file}: {which}.rows must be in [0, {len(weight)})")
+            weight[rows.to(weight.device)] = values.to(weight)
+
+
+def _check_shape(file: Path, name: str, tensor: Tensor, expected: tuple[int, ...]) -> None:
+    if tensor.shape != expected:
+        raise CheckpointError(
+            f"{file}: {name} has shape {tuple(tensor.shape)}, expected {expected}"
+        )

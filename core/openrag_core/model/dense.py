@@ -1,0 +1,89 @@
+"""The dense model that a mixture is made from."""
+
+from __future__ import annotations
+
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import PreTrainedTokenizerBase as Tokenizer
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+from openrag_core.errors import CheckpointError
+from openrag_core.model.bundled import bundled_base
+from openrag_core.model.config import OpenRAGConfig
+from openrag_core.model.files import check_loaded, read_json, readable
+from openrag_core.model.published import is_published
+from openrag_core.weights import BUNDLED, checkpoint_folder
+
+
+def dense_folder(path_or_name: str | PathLike[str]) -> Path:
+    """The folder of a dense model; "bundled" is the one inside the embedded default.
+
+    Raises:
+        WeightsNotInstalledError: The embedded default is not on this machine.
+        CheckpointError: There is none, or it is no dense decoder.
+    """
+    folder = bundled_base() if path_or_name == BUNDLED else checkpoint_folder(path_or_name)
+    config = read_json(folder / "config.json")
+    kind = config.get("model_type")
+    if kind == OpenRAGConfig.model_type or is_published(config):
+        raise CheckpointError(
+            f"{folder} is a mixture of experts already: choose the dense model it was made from"
+        )
+    if kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        raise CheckpointError(
+            f"{folder}: model_type {kind!r} is no decoder that transformers knows: choose a dense "
+            "causal language model, such as Llama, Mistral, Qwen, Gemma or Phi"
+        )
+    return folder
+
+
+def load_dense(
+    path_or_name: str | PathLike[str],
+    *,
+    dtype: str | torch.dtype = "auto",
+    **kwargs: Any,
+) -> tuple[PreTrainedModel, Tokenizer]:
+    """Load a dense decoder with its tokenizer.
+
+    Args:
+        path_or_name: "bundled", a folder, or a name on a model hub.
+        dtype: By default the one it is stored in.
+        **kwargs: For `from_pretrained`, such as `device_map`.
+
+    Raises:
+        WeightsNotInstalledError: The embedded default is not on this machine.
+        CheckpointError: There is none, it is no dense decoder, or it is damaged.
+    """
+    folder = dense_folder(path_or_name)
+    return from_folder(folder, dtype=dtype, **kwargs), read_tokenizer(folder)
+
+
+def from_folder(folder: Path, **kwargs: Any) -> PreTrainedModel:
+    """`AutoModelForCausalLM.from_pretrained` that refuses what is damaged or incomplete.
+
+    Raises:
+        CheckpointError: A file is damaged, or a tensor is missing, has another shape or is not
+            known.
+    """
+    with readable(folder):
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            folder, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs
+        )
+    model: PreTrainedModel = loaded[0]
+    check_loaded(folder, loaded[1])
+    return model
+
+
+def read_tokenizer(folder: Path) -> Tokenizer:
+    """The tokenizer of a checkpoint.
+
+    Raises:
+        CheckpointError: It is missing or damaged.
+    """
+    with readable(folder):
+        tokenizer: Tokenizer = AutoTokenizer.from_pretrained(folder)
+    return tokenizer

@@ -1,0 +1,53 @@
+"""Model -> checkpoint folder, in one of three layouts."""
+
+from __future__ import annotations
+
+from os import PathLike
+from pathlib import Path
+from typing import Literal, get_args
+
+from peft import PeftModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from openrag_core.errors import ConfigError
+from openrag_core.model.adapter import save_adapter
+from openrag_core.model.files import new_folder
+from openrag_core.model.published import load_published as save_published  # TEMPORARY
+
+Layout = Literal["merged", "adapter", "published"]
+
+
+def save(
+    model: PreTrainedModel | PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: str | PathLike[str],
+    *,
+    layout: Layout = "merged",
+    base: str | PathLike[str] | None = None,
+) -> None:
+    """Save a mixture of experts; the folder appears when all of it is written.
+
+    Args:
+        model: An `OpenRAGForCausalLM`; for "adapter" also one with LoRA by peft around it.
+        tokenizer: Of that model.
+        folder: Must not exist, or be empty.
+        layout: "merged" is complete; "adapter" leaves out the base; "published" is that of the
+            released Open-RAG code, for bases that it computes rightly.
+        base: For "adapter": the dense model that the mixture was made from.
+
+    Raises:
+        ConfigError: The layout is unknown, or a base is missing or not wanted.
+        CheckpointError: The model does not fit the layout, or the folder cannot be written.
+    """
+    if layout not in get_args(Layout):
+        raise ConfigError(f"layout must be one of {', '.join(get_args(Layout))}; got {layout!r}")
+    if (layout == "adapter") != (base is not None):
+        raise ConfigError('layout "adapter" takes the base that it leaves out, and no other does')
+    with new_folder(Path(folder)) as made:
+        if base is not None:
+            save_adapter(model, tokenizer, made, base=base)
+        elif layout == "published":
+            save_published(model, tokenizer, made)
+        else:
+            model.save_pretrained(str(made))
+            tokenizer.save_pretrained(made)
