@@ -15,7 +15,9 @@ from openrag_core.compute import choose_device, choose_dtype
 from openrag_core.errors import CheckpointError, OpenRAGError
 from openrag_core.model.attention import use_cpu_decoding
 from openrag_core.model.bundled import bundled_folder
-from openrag_core.model.published import check_loaded, is_published, load_published
+from openrag_core.model.published import is_published, load_published
+from openrag_core.model.published_split import is_split, load_split
+from openrag_core.model.weight_files import check_loaded
 from openrag_core.weights import BUNDLED, checkpoint_folder
 
 
@@ -25,7 +27,7 @@ def load(
     dtype: str | torch.dtype | None = None,
     device: str | torch.device | None = None,
 ) -> tuple[PreTrainedModel, Tokenizer]:
-    """Load a checkpoint: ours, one in the published Open-RAG layout, or a dense model as it is.
+    """Load a checkpoint: ours, a published Open-RAG one (merged or not), or a dense model as it is.
 
     Args:
         path_or_name: "bundled" for the embedded default, a folder, or a name on a model hub.
@@ -45,18 +47,13 @@ def load(
     where = choose_device(device)
     numbers = choose_dtype(dtype, where)
     folder = bundled_folder() if path_or_name == BUNDLED else checkpoint_folder(path_or_name)
-    config = _config(folder)
     model: Any
     try:
-        if is_published(config):
-            model = load_published(folder, config, dtype=numbers)
+        if is_split(folder):
+            model, tokenizer = load_split(folder, dtype=numbers)
         else:
-            loaded: Any = AutoModelForCausalLM.from_pretrained(
-                folder, dtype=numbers, output_loading_info=True, ignore_mismatched_sizes=True
-            )
-            model = loaded[0]
-            check_loaded(folder, loaded[1])
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+            model = _model(folder, numbers)
+            tokenizer = AutoTokenizer.from_pretrained(folder)
     except OpenRAGError:
         raise
     except Exception as error:  # a damaged file makes the libraries raise anything
@@ -65,6 +62,18 @@ def load(
         ) from error
     use_cpu_decoding(model)
     return model.to(where).eval(), tokenizer
+
+
+def _model(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
+    config = _config(folder)
+    if is_published(config):
+        return load_published(folder, config, dtype=dtype)
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True
+    )
+    check_loaded(folder, loaded[1])
+    model: PreTrainedModel = loaded[0]
+    return model
 
 
 def _config(folder: Path) -> dict[str, Any]:
