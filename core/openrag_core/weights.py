@@ -20,6 +20,7 @@ INSTALL_COMMAND = "openrag weights install"
 BUNDLED = "bundled"
 """Names an embedded default wherever a checkpoint is asked for."""
 _NEEDED = ["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt"]  # of a repository on a hub
+_NEEDED += ["*moe_model.bin"]  # the released training leaves its experts as a pickle only
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +100,7 @@ def install() -> None:
 def checkpoint_folder(path_or_name: str | PathLike[str], *, otherwise: str = BUNDLED) -> Path:
     """The folder of a checkpoint, fetched from a model hub if it is none here.
 
-    Pickles are fetched only where a repository has no safetensors.
+    Other pickles than `moe_model.bin` are fetched only where a repository has no safetensors.
 
     Args:
         path_or_name: A folder, or a name on a model hub.

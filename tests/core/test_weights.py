@@ -37,7 +37,8 @@ def test_what_pip_says_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("stored", "fetched"), [("model.safetensors", 1), ("pytorch_model.bin", 2)]
+    ("stored", "fetched"),
+    [("model.safetensors", 1), ("pytorch_model.bin", 2), ("moe_model.bin", 2)],
 )
 def test_pickles_are_fetched_only_without_safetensors(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, stored: str, fetched: int

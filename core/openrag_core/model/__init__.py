@@ -9,6 +9,7 @@ from openrag_core.model.config import OpenRAGConfig  # noqa: E402
 from openrag_core.model.dense import load_dense  # noqa: E402
 from openrag_core.model.generator import TransformersGenerator  # noqa: E402
 from openrag_core.model.modeling import OpenRAGForCausalLM, lora_targets  # noqa: E402
+from openrag_core.model.published_split import load_split  # noqa: E402
 from openrag_core.model.saving import save  # noqa: E402
 from openrag_core.model.upcycle import add_reflection_tokens, upcycle  # noqa: E402
 
@@ -19,6 +20,7 @@ __all__ = [
     "add_reflection_tokens",
     "load",
     "load_dense",
+    "load_split",
     "lora_targets",
     "save",
     "upcycle",

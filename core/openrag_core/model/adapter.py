@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
 from hashlib import sha256
 from os import PathLike
 from pathlib import Path
@@ -27,9 +26,15 @@ from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 from openrag_core.errors import CheckpointError
 from openrag_core.model.config import OpenRAGConfig
 from openrag_core.model.dense import dense_folder, from_folder
-from openrag_core.model.files import read_json, read_tensors, readable, weight_files
+from openrag_core.model.files import read_json, readable
 from openrag_core.model.modeling import OpenRAGForCausalLM
 from openrag_core.model.upcycle import upcycle
+from openrag_core.model.weight_files import (
+    check_complete,
+    check_known,
+    read_file,
+    weight_files,
+)
 from openrag_core.weights import BUNDLED
 
 BASE, WEIGHTS, LORA = "base.json", "adapter.safetensors", "lora"
@@ -59,10 +64,11 @@ def fingerprint(folder: Path) -> str:
         CheckpointError: A file is missing or damaged.
     """
     parts = {}
-    for name, tensor in read_tensors(*weight_files(folder)):
-        step = max(1, tensor.numel() // _SAMPLE)
-        sample = tensor.flatten()[::step].contiguous().view(torch.uint8).numpy().tobytes()
-        parts[name] = f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode() + sample
+    for file in weight_files(folder):
+        for name, tensor in read_file(file).items():
+            step = max(1, tensor.numel() // _SAMPLE)
+            sample = tensor.flatten()[::step].contiguous().view(torch.uint8).numpy().tobytes()
+            parts[name] = f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode() + sample
     return sha256(b"".join(parts[name] for name in sorted(parts))).hexdigest()
 
 
@@ -127,7 +133,7 @@ def load_adapter(
     )
     model.config.reflection_trained = config.reflection_trained
     model.resize_token_embeddings(config.get_text_config().vocab_size, mean_resizing=False)
-    _put(folder / WEIGHTS, dict(read_tensors(folder / WEIGHTS)), model)
+    _put(folder / WEIGHTS, model)
     if (folder / LORA).is_dir():
         with readable(folder / LORA):
             adapted: Any = PeftModel.from_pretrained(model, str(folder / LORA))
@@ -218,28 +224,24 @@ def _config(folder: Path) -> OpenRAGConfig:
 
 
 @torch.no_grad()
-def _put(file: Path, tensors: Mapping[str, Tensor], model: OpenRAGForCausalLM) -> None:
+def _put(file: Path, model: OpenRAGForCausalLM) -> None:
     """Copy tensors into the model; each must be there and fit."""
-    wanted = {name: p for name, p in model.named_parameters() if EXPERTS.fullmatch(name)}
-    found = {name: t for name, t in tensors.items() if not name.startswith(_EMBEDDINGS)}
-    for names, problem in ((wanted.keys() - found, "missing"), (found.keys() - wanted, "unknown")):
-        if names:
-            raise CheckpointError(f"{file}: {len(names)} {problem} tensors, such as {min(names)}")
-    for name, parameter in wanted.items():
-        _check_shape(file, name, found[name], tuple(parameter.shape))
-        parameter.copy_(found[name])
-    for which in _EMBEDDINGS:
-        if (rows := tensors.get(f"{which}.rows")) is not None:
-            weight = _embedding(model, which)
-            values = tensors.get(f"{which}.values", torch.empty(0))
-            _check_shape(file, f"{which}.values", values, (len(rows), weight.shape[1]))
+    tensors = read_file(file)
+    own = {name: p for name, p in model.named_parameters() if EXPERTS.fullmatch(name)}
+    embeddings = {name: _embedding(model, name) for name in _EMBEDDINGS}
+    expected = {name: parameter.shape for name, parameter in own.items()}
+    for name, weight in embeddings.items():
+        if (rows := tensors.get(f"{name}.rows")) is not None:
+            expected |= {
+                f"{name}.rows": torch.Size([rows.numel()]),
+                f"{name}.values": torch.Size([rows.numel(), weight.shape[1]]),
+            }
+    check_known(file, tensors, expected)
+    check_complete(file, tensors, expected)
+    for name, parameter in own.items():
+        parameter.copy_(tensors[name])
+    for name, weight in embeddings.items():
+        if (rows := tensors.get(f"{name}.rows")) is not None:
             if len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < len(weight):
-                raise CheckpointError(f"{file}: {which}.rows must be in [0, {len(weight)})")
-            weight[rows.to(weight.device)] = values.to(weight)
-
-
-def _check_shape(file: Path, name: str, tensor: Tensor, expected: tuple[int, ...]) -> None:
-    if tensor.shape != expected:
-        raise CheckpointError(
-            f"{file}: {name} has shape {tuple(tensor.shape)}, expected {expected}"
-        )
+                raise CheckpointError(f"{file}: {name}.rows must be in [0, {len(weight)})")
+            weight[rows.to(weight.device)] = tensors[f"{name}.values"].to(weight)

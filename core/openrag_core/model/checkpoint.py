@@ -17,6 +17,7 @@ from openrag_core.model.attention import use_cpu_decoding
 from openrag_core.model.dense import from_folder, load_dense, read_tokenizer
 from openrag_core.model.files import read_json, readable
 from openrag_core.model.published import is_published, load_published
+from openrag_core.model.published_split import is_split, load_split
 from openrag_core.model.upcycle import add_reflection_tokens, upcycle
 from openrag_core.weights import BUNDLED, checkpoint_folder
 
@@ -34,8 +35,8 @@ def load(
 
     Args:
         path_or_name: "bundled" for the embedded default, a folder, or a name on a model hub.
-        base: The dense model that an adapter-only checkpoint belongs to, if it is no longer where
-            the checkpoint says.
+        base: The dense model that an adapter-only checkpoint belongs to, or one as the released
+            training leaves it, if it is no longer where the checkpoint says.
         dtype: "float32", "float16", "bfloat16" or a torch dtype, or "auto" for that of the files.
             By default bfloat16 where the device multiplies it natively and float32 elsewhere.
         device: Such as "cpu" or "cuda:1"; by default the GPU where there is one.
@@ -81,6 +82,9 @@ def _load(
     folder = checkpoint_folder(path_or_name)
     if is_adapter(folder):
         return load_adapter(folder, base=base, **kwargs), read_tokenizer(folder)
+    if is_split(folder):
+        with readable(folder):
+            return load_split(folder, base, **kwargs)
     if base is not None:
         raise ConfigError(f"{folder} is a whole model and takes no base")
     config = read_json(folder / "config.json")

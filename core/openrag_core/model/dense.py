@@ -14,8 +14,9 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from openrag_core.errors import CheckpointError
 from openrag_core.model.bundled import bundled_base
 from openrag_core.model.config import OpenRAGConfig
-from openrag_core.model.files import check_loaded, read_json, readable
+from openrag_core.model.files import read_json, readable
 from openrag_core.model.published import is_published
+from openrag_core.model.weight_files import check_loaded
 from openrag_core.weights import BUNDLED, checkpoint_folder
 
 

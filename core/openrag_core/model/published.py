@@ -1,4 +1,4 @@
-"""The published layout of Open-RAG checkpoints, read without remote code.
+"""The published layout of Open-RAG checkpoints, read and written without remote code.
 
 Such a folder calls itself `model_type: llama`; loaded as that, it would silently lose every
 router and expert. It is known by its extra settings.
@@ -8,25 +8,47 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from huggingface_hub import save_torch_state_dict
 from torch import Tensor
-from transformers import AutoConfig
+from transformers import AutoConfig, GenerationConfig, PreTrainedConfig
+from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from openrag_core.errors import CheckpointError
 from openrag_core.model.config import OpenRAGConfig
 from openrag_core.model.modeling import OpenRAGForCausalLM
+from openrag_core.model.weight_files import read_folder
 
+HEAD = "lm_head.weight"
+_GENERATION = "generation_config.json"
 _OURS = {"num_experts": "num_experts", "topk": "num_experts_per_tok", "adapter_dim": "adapter_dim"}
 _OURS |= {"moe_scaling": "scaling"}
 _DROPPED = {"architectures", "auto_map", "moe_dtype", "output_router_logits", "model_type"}
+_DROPPED |= {"reflection_trained"}
 _TELLING = {"topk", "moe_scaling", "adapter_dim"}  # of which other models have none
+_OF_BASE = (
+    "bos_token_id",
+    "eos_token_id",
+    "hidden_act",
+    "hidden_size",
+    "initializer_range",
+    "intermediate_size",
+    "max_position_embeddings",
+    "num_attention_heads",
+    "num_hidden_layers",
+    "num_key_value_heads",
+    "pad_token_id",
+    "rms_norm_eps",
+    "tie_word_embeddings",
+    "use_cache",
+    "vocab_size",
+)
 _EXPERT = re.compile(r"(.*\.mlp\.)moe_adapter\.experts\.expert_(\d+)\.adapter_(down|up)\.weight")
+_STACK = re.compile(r"(.*\.mlp\.)experts\.(down|up)")
 
 
 def is_published(config: Mapping[str, Any]) -> bool:
@@ -59,85 +81,149 @@ def load_published(folder: Path, config: Mapping[str, Any], **kwargs: Any) -> Op
     base = {k: v for k, v in config.items() if k not in _OURS.keys() | _DROPPED}
     ours = OpenRAGConfig(
         base_config=AutoConfig.for_model("llama", **base),
-        reflection_trained=True,
+        reflection_trained=config.get("reflection_trained", True),
         **{name: config[key] for key, name in _OURS.items()},
     )
-    loaded: Any = OpenRAGForCausalLM.from_pretrained(
-        None,
-        config=ours,
-        state_dict=_converted(folder),
-        output_loading_info=True,
-        ignore_mismatched_sizes=True,  # refused below, with names
-        **kwargs,
-    )
-    model: OpenRAGForCausalLM = loaded[0]
-    check_loaded(folder, loaded[1])
+    optional = {HEAD} if ours.tie_word_embeddings else set()
+    tensors = read_folder(folder, published_shapes(ours), optional=optional)
+    model = from_published(ours, tensors, **kwargs)
+    if (folder / _GENERATION).is_file():  # more tokens than the config's may end a text
+        model.generation_config = GenerationConfig.from_pretrained(folder)
     return model
 
 
-def check_loaded(folder: Path, info: Mapping[str, Any]) -> None:
-    """Refuse a model that was loaded only in part: the rest of it would be random.
+def save_published(model: OpenRAGForCausalLM, tokenizer: Tokenizer, folder: Path) -> None:
+    """Write a model in the published layout, for the released code (transformers 4.36.2).
+
+    Tied embeddings stay tied and are written once: the released code honours the setting. Whether
+    the reflection tokens are trained has no place in that layout; an extra setting says it, which
+    the released code ignores. `auto_map` is left out, since it names Python files that are not
+    ours to put there: load the folder with the released `LlamaForCausalLM`, or add those files
+    and that setting. As plain Llama it would lose its experts. The tokenizer's files are those of
+    transformers 5, which 4.36.2 cannot read: give it the ones that the training started from.
 
     Args:
-        folder: For the message.
-        info: What `from_pretrained` reports with `output_loading_info`.
+        model: On a Llama that the released code can compute.
+        tokenizer: Of that model.
+        folder: Is made where it is absent.
 
     Raises:
-        CheckpointError: A tensor is missing, has another shape or is not known.
+        CheckpointError: The released code would compute another function.
     """
-    for problem in ("missing", "unexpected", "mismatched"):
-        if tensors := sorted(map(_describe, info[f"{problem}_keys"])):
+    config = model.config
+    base: Any = config.base_config
+    check_base(base, "this model")
+    numbers = str(model.dtype).removeprefix("torch.")
+    settings = {name: getattr(base, name) for name in _OF_BASE}
+    settings |= {key: getattr(config, name) for key, name in _OURS.items()}
+    settings |= {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "moe_dtype": numbers,
+        "output_router_logits": False,
+        "pretraining_tp": 1,
+        "reflection_trained": config.reflection_trained,
+        "rope_scaling": None,
+        "torch_dtype": numbers,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = published_tensors(model)
+    if base.tie_word_embeddings:
+        del tensors[HEAD]
+    save_torch_state_dict(tensors, folder)
+    text = json.dumps(settings, indent=2, sort_keys=True)
+    (folder / "config.json").write_text(text + "\n", encoding="utf-8")
+    if model.generation_config is not None:
+        # as it is: `save_pretrained` refuses the one that Llama 2 comes with
+        model.generation_config.to_json_file(folder / _GENERATION)
+    tokenizer.save_pretrained(folder)
+
+
+def check_base(config: PreTrainedConfig, where: str) -> None:
+    """Refuse a base that the released code computes otherwise than transformers does.
+
+    The released code knows one Llama: no biases, heads that share out the hidden size, and its
+    own rotary embedding, which reads no `rope_theta`.
+
+    Args:
+        config: Of the base.
+        where: It comes from, for the message.
+
+    Raises:
+        CheckpointError: A setting differs; the message names it.
+    """
+    allowed = {
+        "model_type": "llama",
+        "hidden_act": "silu",
+        "attention_bias": False,
+        "mlp_bias": False,
+        "rope_parameters": {"rope_theta": 10000.0, "rope_type": "default"},
+    }
+    if config.model_type == "llama":
+        allowed["head_dim"] = config.hidden_size // config.num_attention_heads
+    for setting, value in allowed.items():
+        if (given := getattr(config, setting, None)) != value:
             raise CheckpointError(
-                f"{folder}: {len(tensors)} {problem} tensors, such as {'; '.join(tensors[:3])}"
+                f"{where}: {setting} is {given!r}, and the released Open-RAG code "
+                f"computes only {value!r}"
             )
 
 
-def _describe(key: str | tuple[str, torch.Size, torch.Size]) -> str:
-    if isinstance(key, str):
-        return key
-    name, found, expected = key
-    return f"{name} of shape {tuple(found)} instead of {tuple(expected)}"
+def published_tensors(model: OpenRAGForCausalLM) -> dict[str, Tensor]:
+    """Every tensor of a model under its name in the published layout.
+
+    Returns:
+        Those of the experts are copies, one down (A, hidden) and one up (hidden, A) for each.
+    """
+    published: dict[str, Tensor] = {}
+    for name, tensor in model.base.state_dict().items():
+        if match := _STACK.fullmatch(name):
+            layer, matrix = match.groups()
+            for number, own in enumerate(tensor):
+                key = f"{layer}moe_adapter.experts.expert_{number}.adapter_{matrix}.weight"
+                published[key] = own.clone() if matrix == "down" else own.T.contiguous()
+        else:
+            renamed = name.replace(".mlp.router.", ".mlp.moe_adapter.router.")
+            published[renamed.replace(".mlp.dense.", ".mlp.")] = tensor
+    return published
 
 
-def _converted(folder: Path) -> dict[str, Tensor]:
+def published_shapes(config: OpenRAGConfig) -> dict[str, torch.Size]:
+    """Shape of every tensor of the published layout."""
+    with torch.device("meta"):
+        shell = OpenRAGForCausalLM(config)
+    return {name: tensor.shape for name, tensor in published_tensors(shell).items()}
+
+
+def from_published(
+    config: OpenRAGConfig, tensors: Mapping[str, Tensor], **kwargs: Any
+) -> OpenRAGForCausalLM:
+    """Build a model from the tensors of the published layout.
+
+    Args:
+        config: Of the model.
+        tensors: Checked against `published_shapes`.
+        **kwargs: For `from_pretrained`, such as `dtype`.
+    """
+    loaded: OpenRAGForCausalLM = OpenRAGForCausalLM.from_pretrained(
+        None, config=config, state_dict=_converted(tensors), **kwargs
+    )
+    return loaded
+
+
+def _converted(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Every tensor under its name in `OpenRAGForCausalLM`."""
     converted: dict[str, Tensor] = {}
     experts: dict[str, dict[int, Tensor]] = {}
-    for name, tensor in _tensors(folder):
+    for name, tensor in tensors.items():
         if match := _EXPERT.fullmatch(name):
             layer, number, matrix = match.groups()
             stack = experts.setdefault(f"base.{layer}experts.{matrix}", {})
             stack[int(number)] = tensor if matrix == "down" else tensor.T
         elif ".mlp.moe_adapter." in name:
             converted[f"base.{name.replace('.moe_adapter.', '.')}"] = tensor
-        elif not name.endswith("rotary_emb.inv_freq"):  # computed, yet stored by old releases
+        else:
             converted[f"base.{name.replace('.mlp.', '.mlp.dense.')}"] = tensor
     for name, stack in experts.items():
         converted[name] = torch.stack([stack[number] for number in sorted(stack)])
     return converted
-
-
-def _tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
-    for file in _files(folder):
-        try:
-            if file.suffix == ".safetensors":
-                with safe_open(file, framework="pt") as tensors:
-                    for name in tensors.keys():  # noqa: SIM118  (no mapping)
-                        yield name, tensors.get_tensor(name)
-            else:
-                yield from torch.load(file, weights_only=True, map_location="cpu").items()
-        except (SafetensorError, UnpicklingError, OSError, RuntimeError, EOFError) as error:
-            raise CheckpointError(
-                f"{file}: damaged, or not a file of weights ({error}): fetch it again"
-            ) from error
-
-
-def _files(folder: Path) -> list[Path]:
-    for stem, suffix in (("model", "safetensors"), ("pytorch_model", "bin")):
-        index = folder / f"{stem}.{suffix}.index.json"
-        if index.is_file():
-            shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
-            return [folder / shard for shard in sorted(set(shards))]
-        if (single := folder / f"{stem}.{suffix}").is_file():
-            return [single]
-    raise CheckpointError(f"{folder}: no model.safetensors and no pytorch_model.bin in it")

@@ -9,10 +9,11 @@ from typing import Literal, get_args
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from openrag_core.errors import ConfigError
+from openrag_core.errors import CheckpointError, ConfigError
 from openrag_core.model.adapter import save_adapter
 from openrag_core.model.files import new_folder
-from openrag_core.model.published import load_published as save_published  # TEMPORARY
+from openrag_core.model.modeling import OpenRAGForCausalLM
+from openrag_core.model.published import save_published
 
 Layout = Literal["merged", "adapter", "published"]
 
@@ -46,8 +47,13 @@ def save(
     with new_folder(Path(folder)) as made:
         if base is not None:
             save_adapter(model, tokenizer, made, base=base)
+        elif not isinstance(model, OpenRAGForCausalLM):
+            raise CheckpointError(
+                f"{type(model).__name__} is no mixture of experts as it stands: upcycle a dense "
+                "model first, and merge LoRA into it"
+            )
         elif layout == "published":
             save_published(model, tokenizer, made)
         else:
-            model.save_pretrained(str(made))
+            model.save_pretrained(made)
             tokenizer.save_pretrained(made)
