@@ -48,6 +48,7 @@ layers: setup
 	$(BIN)/lint-imports --no-cache --no-logo
 
 bench: setup  ## measure; the last two need $OPENRAG_TEST_DATA
+	$(BIN)/python benchmarks/experts.py
 	$(BIN)/python benchmarks/mixture.py
 	$(BIN)/python benchmarks/passages.py
 	$(BIN)/python benchmarks/relevance.py

@@ -40,7 +40,7 @@ def main() -> None:
         print(
             f"batch {batch:2}  prefill {row['prefill_ratio']:.2f}  decode {row['decode_ratio']:.2f}"
         )
-    save(__file__, model, rows)
+    save(__file__, rows, dtype=str(model.dtype))
 
 
 def _dense(mixtures: list[Any]) -> list[Any]:

@@ -37,7 +37,7 @@ def main() -> None:
         )
         rows.append({"passages": passages, "plain_s": plain, "ours_s": ours, "ratio": plain / ours})
         print(f"K={passages:2}  plain {plain:6.2f} s  ours {ours:5.2f} s  {plain / ours:.1f} times")
-    save(__file__, model, rows)
+    save(__file__, rows, dtype=str(model.dtype))
 
 
 def _prompts(passages: int) -> list[list[int]]:

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import PreTrainedModel
 
 ROUNDS = 9
 
@@ -28,10 +27,9 @@ def side_by_side(one: Callable[[], object], other: Callable[[], object]) -> tupl
     return median(times[0][1:]), median(times[1][1:])
 
 
-def save(script: str, model: PreTrainedModel, rows: list[dict[str, Any]]) -> None:
+def save(script: str, rows: list[dict[str, Any]], **about: str) -> None:
     """Write the rows beside the script, with what they were measured on."""
-    record = {
-        "dtype": str(model.dtype),
+    record = about | {
         "threads": torch.get_num_threads(),
         "machine": platform.processor() or platform.machine(),
         "torch": torch.__version__,
