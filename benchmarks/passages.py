@@ -30,25 +30,27 @@ def main() -> None:
     decode = GreedyDecoder(model, pad_id=0, watch=range(len(tokenizer) - 15, len(tokenizer)))
     rows = []
     for passages in PASSAGES:
-        prompts = _prompts(passages)
+        asked = prompts(passages)
         plain, ours = side_by_side(
-            partial(_one_by_one, model, prompts),
-            partial(decode, [Prompt(ids, NEW_TOKENS) for ids in prompts]),
+            partial(one_by_one, model, asked),
+            partial(decode, [Prompt(ids, NEW_TOKENS) for ids in asked]),
         )
         rows.append({"passages": passages, "plain_s": plain, "ours_s": ours, "ratio": plain / ours})
         print(f"K={passages:2}  plain {plain:6.2f} s  ours {ours:5.2f} s  {plain / ours:.1f} times")
     save(__file__, rows, dtype=str(model.dtype))
 
 
-def _prompts(passages: int) -> list[list[int]]:
+def prompts(passages: int) -> list[list[int]]:
+    """Random ids that begin alike."""
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(20, 40_000, (passages, BEGINNING + LENGTH), generator=generator)
     ids[:, :BEGINNING] = ids[0, :BEGINNING].clone()
     return [list(map(int, row)) for row in ids]
 
 
-def _one_by_one(model: Any, prompts: list[list[int]]) -> None:  # noqa: ANN401
-    for prompt in prompts:
+def one_by_one(model: Any, asked: list[list[int]]) -> None:  # noqa: ANN401
+    """The plain way: the whole prompt each time, and the scores of every step."""
+    for prompt in asked:
         ids = torch.tensor([prompt])
         output = model.generate(
             ids,

@@ -184,7 +184,10 @@ def test_dense_weights_that_changed_are_not_lost(base: Path, tmp_path: Path) -> 
             lambda t: t.update({EXPERT: torch.ones(3, 3, 32)}),
             r"experts\.up has shape \(3, 3, 32\); expected \(4, 3, 32\)",
         ),
-        (lambda t: t.pop("input_embeddings.values"), r"lacks input_embeddings\.values of shape \(15, 32\)"),
+        (
+            lambda t: t.pop("input_embeddings.values"),
+            r"lacks input_embeddings\.values of shape \(15, 32\)",
+        ),
         (
             lambda t: t.update({"output_embeddings.rows": torch.arange(120, 135)}),
             r"output_embeddings\.rows must be in \[0, 128\)",
