@@ -171,7 +171,7 @@ class Answer:
             "abstained": self.abstained,
             "truncated": self.truncated,
             "gate": asdict(self.decision),
-            "draft": self.draft.text if self.draft else None,
+            "draft": self.draft and {"text": self.draft.text, "complete": self.draft.complete},
             "sources": [asdict(passage) for passage in self.sources],
             "candidates": [
                 {
