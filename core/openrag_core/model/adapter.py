@@ -110,7 +110,9 @@ def save_adapter(
 def load_adapter(
     folder: Path, *, base: str | PathLike[str] | None = None, **kwargs: Any
 ) -> OpenRAGForCausalLM:
-    """Load a base and put on it what an adapter-only checkpoint holds; LoRA is merged.
+    """Load a base and put on it what an adapter-only checkpoint holds.
+
+    LoRA is merged into the dense weights, unless those are in 4 bits.
 
     Args:
         folder: Of the adapter-only checkpoint.
@@ -137,6 +139,9 @@ def load_adapter(
     if (folder / LORA).is_dir():
         with readable(folder / LORA):
             adapted: Any = PeftModel.from_pretrained(model, str(folder / LORA))
+            if getattr(model, "is_loaded_in_4bit", False):  # merged, it would be rounded away
+                inner: OpenRAGForCausalLM = adapted.get_base_model()
+                return inner
             model = adapted.merge_and_unload()
     return model
 

@@ -83,6 +83,11 @@ def _load(
     if is_adapter(folder):
         return load_adapter(folder, base=base, **kwargs), read_tokenizer(folder)
     if is_split(folder):
+        if "quantization_config" in kwargs:
+            raise ConfigError(
+                f"{folder}: its LoRA must be merged before the weights are put in 4 bits: "
+                "openrag convert it first"
+            )
         with readable(folder):
             return load_split(folder, base, **kwargs)
     if base is not None:

@@ -14,6 +14,7 @@ from openrag_core.model.modeling import OpenRAGForCausalLM, add_experts
 from openrag_core.reflection import TOKENS
 
 PAD = "<pad>"
+_QUANTIZED = ("hf_quantizer", "is_loaded_in_4bit", "is_quantized", "quantization_method")
 
 
 def upcycle(
@@ -55,6 +56,9 @@ def upcycle(
         if isinstance(module, Experts | OpenRAGMLP):
             upcycled._init_weights(module)
     upcycled.generation_config = model.generation_config
+    for name in _QUANTIZED:  # of the outermost model peft and transformers ask it
+        if hasattr(model, name):
+            setattr(upcycled, name, getattr(model, name))
     upcycled.eval()
     return upcycled
 
