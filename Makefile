@@ -47,10 +47,13 @@ types: setup
 layers: setup
 	$(BIN)/lint-imports --no-cache --no-logo
 
-bench: setup  ## measure; the last two need $OPENRAG_TEST_DATA
+bench: setup  ## measure; the last three need $OPENRAG_TEST_DATA (an hour)
 	$(BIN)/python benchmarks/experts.py
 	$(BIN)/python benchmarks/mixture.py
 	$(BIN)/python benchmarks/passages.py
+	$(BIN)/python benchmarks/busy.py
+	$(BIN)/python benchmarks/memory.py
+	$(BIN)/python benchmarks/drafts.py
 	$(BIN)/python benchmarks/relevance.py
 	$(BIN)/python benchmarks/ranking.py
 
