@@ -14,14 +14,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from openrag_core.errors import ConfigError, GenerationError, QuestionError
 from openrag_core.model.decoding import Continuation, GreedyDecoder, Prompt
+from openrag_core.model.prompt_builder import PromptBuilder, Reading
 from openrag_core.model.scheduler import Scheduler
 from openrag_core.ports import Settled
-from openrag_core.prompts import PromptMode, encode_messages, encode_prompt
 from openrag_core.records import Draft, Evidence, Token, Written
 from openrag_core.reflection import TOKENS
-
-READING = "Answer the question from the text. Use the words of the text."
-
 
 _Result = TypeVar("_Result")
 
@@ -75,7 +72,6 @@ class TransformersGenerator:
         self.model = model
         self.tokenizer = tokenizer
         self.max_new_tokens = max_new_tokens
-        self.instruction = instruction
         self.reflection_trained: bool = getattr(model.config, "reflection_trained", False)
         added = tokenizer.added_tokens_decoder.items()
         reflection = {str(token): id_ for id_, token in added if str(token) in TOKENS}
@@ -88,6 +84,12 @@ class TransformersGenerator:
                 f"{', '.join(sorted(absent))}: load the tokenizer that belongs to it"
             )
         self._positions: int = model.config.get_text_config().max_position_embeddings
+        self._prompts = PromptBuilder(
+            tokenizer,
+            trained=self.reflection_trained,
+            room=self._positions - max_new_tokens,
+            instruction=instruction,
+        )
         self._decoder = GreedyDecoder(
             model,
             pad_id=next(id_ for id_ in (tokenizer.pad_token_id, 0) if id_ is not None),
@@ -158,13 +160,14 @@ class TransformersGenerator:
     def _request(self, questions: Sequence[str]) -> _Work[list[Mapping[str, float]]]:
         if not self.reflection_trained:
             raise ConfigError("f_ret needs a model with trained reflection tokens: use f_minp")
-        prompts = [Prompt(self._prompt(question, "bare"), 1) for question in questions]
+        prompts = [Prompt(self._prompts.deciding(question), 1) for question in questions]
         return _Work(prompts, lambda written: [self._tokens(one)[0].reflections for one in written])
 
     def _draft(self, questions: Sequence[str], settled: Settled | None) -> _Work[list[Draft]]:
         limit = self.max_new_tokens
         stop = None if settled is None else partial(self._settled, settled)
-        prompts = [Prompt(self._asking(question), limit, stop=stop) for question in questions]
+        asking = map(self._prompts.drafting, questions)
+        prompts = [Prompt(ids, limit, stop=stop) for ids in asking]
 
         def finish(written: Sequence[Continuation]) -> list[Draft]:
             return [
@@ -182,70 +185,30 @@ class TransformersGenerator:
         self, questions: Sequence[str], evidence: Sequence[Sequence[Evidence]]
     ) -> _Work[list[list[Written]]]:
         limit = self.max_new_tokens
+        pairs = zip(questions, evidence, strict=True)
         readings = [
-            (number, tuple(one), *self._reading(question, one))
-            for number, (question, own) in enumerate(zip(questions, evidence, strict=True))
-            for one in own
+            [self._prompts.reading(question, one) for one in own] for question, own in pairs
         ]
-        prompts = [Prompt(ids, limit, group=number) for number, _, ids, _ in readings]
+        prompts = [
+            Prompt(reading.ids, limit, group=number)
+            for number, own in enumerate(readings)
+            for reading in own
+        ]
 
         def finish(continuations: Sequence[Continuation]) -> list[list[Written]]:
-            written = (
-                Written(read, self._text(one.ids), self._tokens(one), truncated=truncated)
-                for (_, read, _, truncated), one in zip(readings, continuations, strict=True)
-            )
-            return [[next(written) for _ in own] for own in evidence]
+            rest = iter(continuations)
+            return [[self._written(reading, next(rest)) for reading in own] for own in readings]
 
         return _Work(prompts, finish)
+
+    def _written(self, reading: Reading, one: Continuation) -> Written:
+        text, tokens = self._text(one.ids), self._tokens(one)
+        return Written(reading.evidence, text, tokens, truncated=reading.truncated)
 
     def _settled(self, settled: Settled, written: Continuation) -> bool:
         tokens = zip(written.ids, written.logprobs, strict=True)
         text = [logprob for id_, logprob in tokens if id_ not in self._special]
         return bool(text) and settled(text, self.max_new_tokens)
-
-    def _prompt(
-        self, question: str, mode: PromptMode, evidence: Sequence[Mapping[str, str]] = ()
-    ) -> list[int]:
-        return encode_prompt(
-            self.tokenizer,
-            question=question,
-            mode=mode,
-            evidence=evidence,
-            instruction=self.instruction,
-        )
-
-    def _chat(self, *turns: tuple[str, str]) -> list[int]:
-        messages = [{"role": role, "content": content} for role, content in turns]
-        return encode_messages(self.tokenizer, messages)
-
-    def _asking(self, question: str) -> list[int]:
-        if self.reflection_trained:
-            return self._prompt(question, "no_retrieval")
-        return self._chat(("user", question))
-
-    def _reading(self, question: str, evidence: Evidence) -> tuple[list[int], bool]:
-        """The prompt, and whether passages had to be cut for it."""
-        kept = [{"title": passage.title, "text": passage.text} for passage in evidence]
-        prompt = self._evidence(question, kept)
-        truncated = False
-        while (excess := len(prompt) + self.max_new_tokens - self._positions) > 0:
-            last = kept[-1]["text"]
-            tokens = len(self._plain(last))
-            shorter = _cut(last, 1 - excess / tokens) if excess < tokens else ""
-            if not shorter and len(kept) == 1:
-                break  # the question alone is too long, and refused
-            kept = [*kept[:-1], *([kept[-1] | {"text": shorter}] if shorter else [])]
-            prompt, truncated = self._evidence(question, kept), True
-        return prompt, truncated
-
-    def _evidence(self, question: str, passages: Sequence[Mapping[str, str]]) -> list[int]:
-        if self.reflection_trained:
-            return self._prompt(question, "retrieval", passages)
-        read = "\n\n".join(f"{p['title']}\n{p['text']}".strip() for p in passages)
-        return self._chat(("system", READING), ("user", f"Text: {read}\n\nQuestion: {question}"))
-
-    def _plain(self, text: str) -> list[int]:
-        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def _run(self, work: _Work[_Result]) -> _Result:
         future = self._submit(work.prompts)
@@ -295,9 +258,3 @@ class TransformersGenerator:
                 continuation.ids, continuation.logprobs, continuation.watched, strict=True
             )
         )
-
-
-def _cut(text: str, share: float) -> str:
-    """The beginning of a text, up to the end of a sentence where there is one."""
-    kept = text[: int(len(text) * share)]
-    return kept[: kept.rfind(". ") + 1] or kept

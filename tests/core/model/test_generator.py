@@ -108,9 +108,9 @@ def test_a_passage_longer_than_the_model_is_cut_and_the_question_is_not(trained:
     assert len(written[0].tokens) == 4
     assert written[1].text == generator.write(["When?"], [[[short]]])[0][0].text
     assert [one.truncated for one in written] == [True, False]
-    ids, truncated = generator._reading("When?", [long])
-    prompt = str(trained[1].decode(ids))
-    assert truncated
+    reading = generator._prompts.reading("When?", [long])
+    prompt = str(trained[1].decode(reading.ids))
+    assert reading.truncated
     assert prompt.endswith("tells of the bridge.</paragraph>")
     assert "When?" in prompt
     with pytest.raises(QuestionError, match="shorten the question"):
@@ -122,17 +122,18 @@ def test_of_passages_that_are_read_together_the_last_are_cut_first(trained: Load
     short = Passage(id="s", title="First", text="It opened.")
     long = Passage(id="l", title="Second", text="The bridge is long. " * 200)
     gone = Passage(id="g", title="Third", text="Nobody reads this. " * 20)
-    ids, truncated = generator._reading("When?", [short, long, gone])
-    prompt = str(trained[1].decode(ids))
-    assert truncated
+    reading = generator._prompts.reading("When?", [short, long, gone])
+    prompt = str(trained[1].decode(reading.ids))
+    assert reading.truncated
     assert "Knowledge 1: First\nIt opened.\n[SEP]\nKnowledge 2: Second\nThe bridge" in prompt
     assert prompt.endswith("The bridge is long.</paragraph>")
-    assert 900 < len(ids) <= 1020
-    whole, cut = generator._reading("When?", [short, gone])
-    assert not cut
-    assert str(trained[1].decode(whole)).count("Nobody") == 20
+    assert 900 < len(reading.ids) <= 1020
+    whole = generator._prompts.reading("When?", [short, gone])
+    assert not whole.truncated
+    assert str(trained[1].decode(whole.ids)).count("Nobody") == 20
     written = generator.write(["When?"], [[[short, long, gone]]])[0][0]
-    assert written.evidence == (short, long, gone)
+    assert written.evidence == (short, long)  # what was not read is no source
+    assert written.truncated
 
 
 def test_a_draft_stops_where_it_is_settled(trained: Loaded) -> None:
@@ -224,8 +225,9 @@ async def test_a_cancelled_task_stops_the_model(
     model.generation_config.eos_token_id = 2
 
 
-def test_the_same_input_gives_the_same_numbers() -> None:
-    generator = TransformersGenerator(*load(FIXTURES / "tiny-a", dtype="bfloat16"))
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_the_same_input_gives_the_same_numbers(dtype: str) -> None:
+    generator = TransformersGenerator(*load(FIXTURES / "tiny-a", dtype=dtype))
     assert generator.draft(["When?", "Who?"]) == generator.draft(["When?", "Who?"])
 
 
