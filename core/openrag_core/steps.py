@@ -6,10 +6,11 @@ Its author writes a generator that yields what is to be done and gets back what 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 _Result = TypeVar("_Result")
@@ -37,34 +38,34 @@ Steps = Generator[Call | Start | Pending, Any, _Result]
 
 def run(steps: Steps[_Result]) -> _Result:
     """Take the steps in this thread; what is started runs in another one."""
+    resume: Callable[[], Any] = partial(next, steps)
     try:
-        step = next(steps)
         while True:
+            step = resume()
             try:
-                result = _take(step)
+                resume = partial(steps.send, _take(step))
             except Exception as error:
-                step = steps.throw(error)
-            else:
-                step = steps.send(result)
+                resume = partial(steps.throw, error)
     except StopIteration as end:
-        return end.value  # type: ignore[no-any-return]
+        result: _Result = end.value
+        return result
     finally:
         steps.close()
 
 
 async def arun(steps: Steps[_Result]) -> _Result:
     """Take the steps in this event loop; methods without a twin run in threads."""
+    resume: Callable[[], Any] = partial(next, steps)
     try:
-        step = next(steps)
         while True:
+            step = resume()
             try:
-                result = await _atake(step)
+                resume = partial(steps.send, await _atake(step))
             except Exception as error:
-                step = steps.throw(error)
-            else:
-                step = steps.send(result)
+                resume = partial(steps.throw, error)
     except StopIteration as end:
-        return end.value  # type: ignore[no-any-return]
+        result: _Result = end.value
+        return result
     finally:
         steps.close()
 
