@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
+from pathlib import PurePath
 
 from openrag_core.records import Answer, Candidate, Decision, Draft, Passage, mean_probability
 
@@ -82,5 +83,6 @@ def conclude(
 
 
 def _name(passage: Passage) -> str:
-    parts = [part for part in (passage.title, passage.source) if part]
+    """What a reader may see: `sources` has the whole paths."""
+    parts = [part for part in (passage.title, PurePath(passage.source).name) if part]
     return f"- {' · '.join(parts) or passage.id}"

@@ -16,8 +16,8 @@ from transformers import (
 
 from openrag_core.model import load
 from tests.conftest import DOCUMENTS
-from tests.core.model.test_adapter import assert_equal, make_base
-from tests.core.model.tiny import SIZES
+from tests.core.model.test_adapter import make_base
+from tests.core.model.tiny import SIZES, assert_equal
 from tests.core.test_cli import Run, openrag
 
 __all__ = ["openrag"]  # a fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import warnings
 from io import TextIOWrapper
@@ -18,6 +19,7 @@ def main() -> None:
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal may not know every letter
     try:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # half-made files are removed
         need("cli", "typer", "rich", "psutil")
         if not os.environ.get("OPENRAG_DEBUG"):
             _keep_libraries_quiet()
@@ -57,7 +59,8 @@ def _usable_cores() -> int:
 def _keep_libraries_quiet() -> None:
     """Keep the libraries' own notes and progress bars off the screen; ours say what matters."""
     warnings.simplefilter("ignore")
-    logging.getLogger("pypdf").setLevel(logging.CRITICAL)
+    for name in ("pypdf", "bitsandbytes"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TQDM_DISABLE", "1")

@@ -46,12 +46,17 @@ Collection = Annotated[str, typer.Option(help="Name of the collection on the ser
 Encoder = Annotated[str, typer.Option(help="Dense encoder: bundled, or a folder or name.")]
 Language = Annotated[str, typer.Option(help="Of the documents, for word search.")]
 DEFAULT = Settings()
+INTERRUPTED = 130
 
 
 def run() -> None:
     """Run the command in `sys.argv` and end the process with its code."""
     try:
         app()
+    except SystemExit as end:
+        if end.code == INTERRUPTED:  # of which Typer says nothing
+            err.print("interrupted")
+        raise
     except OpenRAGError as error:
         _fail(str(error))
     except Exception as error:  # the last door: no traceback reaches a user
@@ -141,7 +146,7 @@ def ask(
     base: Annotated[
         str | None, typer.Option(help="Of an adapter-only checkpoint, if it was moved.")
     ] = None,
-    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16, float16 or auto.")] = None,
     device: Annotated[str | None, typer.Option(help="Such as cpu or cuda.")] = None,
     max_new_tokens: Annotated[int, typer.Option(help="Longest answer.")] = DEFAULT.max_new_tokens,
     index: Index = DEFAULT.index,

@@ -10,7 +10,7 @@ import typer
 from openrag_core._extras import need
 from openrag_core.cli import render
 from openrag_core.cli.console import err, out
-from openrag_core.errors import CheckpointError
+from openrag_core.weights import BUNDLED
 
 Layout = Literal["merged", "adapter", "published"]
 Output = Annotated[Path, typer.Argument(metavar="OUT", help="Folder to make.")]
@@ -30,8 +30,9 @@ def upcycle(
     """Make a mixture of experts with reflection tokens out of a dense model, ready to train."""
     need("model", "torch", "transformers", "peft")
     from openrag_core import model  # noqa: PLC0415  (loads torch)
+    from openrag_core.model.files import check_new  # noqa: PLC0415
 
-    _refuse_existing(output)
+    check_new(output)
     with err.status("loading the dense model"):
         dense, tokenizer = model.load_dense(base)
     with err.status("adding experts and reflection tokens"):
@@ -62,8 +63,11 @@ def convert(
     """Save a mixture of experts in another layout; numbers stay as they are stored."""
     need("model", "torch", "transformers", "peft")
     from openrag_core import model  # noqa: PLC0415  (loads torch)
+    from openrag_core.model.files import check_new  # noqa: PLC0415
 
-    _refuse_existing(output)
+    check_new(output)
+    if layout == "adapter" and base is None and checkpoint == BUNDLED:
+        base = BUNDLED
     with err.status("loading"):
         mixture, tokenizer = model.load(
             checkpoint, base=None if layout == "adapter" else base, dtype="auto", device="cpu"
@@ -73,9 +77,3 @@ def convert(
             mixture, tokenizer, output, layout=layout, base=base if layout == "adapter" else None
         )
     out.print(render.mixture(mixture, output))
-
-
-def _refuse_existing(output: Path) -> None:
-    """Before anything large is loaded."""
-    if output.exists() and not (output.is_dir() and not any(output.iterdir())):
-        raise CheckpointError(f"{output} is there already: remove it, or choose another name")

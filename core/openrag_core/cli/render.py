@@ -75,7 +75,9 @@ def explanation(result: Answer) -> RenderableType:
 def _candidates(candidates: Sequence[Candidate]) -> Table:
     scores = [asdict(candidate.score) for candidate in candidates]
     given = [name for name in scores[0] if any(score[name] is not None for score in scores)]
-    table = Table(title="one answer per passage, best first", title_justify="left", expand=True)
+    together = any(len(candidate.evidence) > 1 for candidate in candidates)
+    title = "one answer from all passages" if together else "one answer per passage, best first"
+    table = Table(title=title, title_justify="left", expand=True)
     for name in ("total", *given):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("answer", ratio=3)

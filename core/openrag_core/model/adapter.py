@@ -21,13 +21,15 @@ import torch
 from peft import PeftModel
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from openrag_core.errors import CheckpointError
 from openrag_core.model.config import OpenRAGConfig
 from openrag_core.model.dense import dense_folder, from_folder
 from openrag_core.model.files import read_json, readable
+from openrag_core.model.lora import put_lora
 from openrag_core.model.modeling import OpenRAGForCausalLM
+from openrag_core.model.published import EMBEDDING, HEAD
 from openrag_core.model.upcycle import upcycle
 from openrag_core.model.weight_files import (
     check_complete,
@@ -38,6 +40,7 @@ from openrag_core.model.weight_files import (
 from openrag_core.weights import BUNDLED
 
 BASE, WEIGHTS, LORA = "base.json", "adapter.safetensors", "lora"
+GENERATION = "generation_config.json"
 _SAMPLE = 1024  # values of each tensor that a fingerprint looks at
 EXPERTS = re.compile(r".*\.mlp\.(router\.weight|experts\.(down|up))")
 _LAYER = re.compile(r"(layers\.\d+\.mlp)\.")
@@ -47,7 +50,7 @@ _EMBEDDINGS = ("input_embeddings", "output_embeddings")
 
 def is_adapter(folder: Path) -> bool:
     """Whether a checkpoint folder needs a base."""
-    return (folder / BASE).is_file()
+    return (folder / BASE).is_file() or (folder / WEIGHTS).is_file()
 
 
 def fingerprint(folder: Path) -> str:
@@ -66,10 +69,12 @@ def fingerprint(folder: Path) -> str:
     parts = {}
     for file in weight_files(folder):
         for name, tensor in read_file(file).items():
-            step = max(1, tensor.numel() // _SAMPLE)
+            step = max(1, -(-tensor.numel() // _SAMPLE))
             sample = tensor.flatten()[::step].contiguous().view(torch.uint8).numpy().tobytes()
-            parts[name] = f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode() + sample
-    return sha256(b"".join(parts[name] for name in sorted(parts))).hexdigest()
+            parts[name] = f"{tensor.dtype} {tuple(tensor.shape)}".encode() + sample
+    if HEAD in parts and parts[HEAD] == parts.get(EMBEDDING):
+        del parts[HEAD]  # tied, and written a second time by some
+    return sha256(b"".join(name.encode() + parts[name] for name in sorted(parts))).hexdigest()
 
 
 def save_adapter(
@@ -92,18 +97,30 @@ def save_adapter(
             so that something would be lost.
     """
     inner: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+    if isinstance(model, PeftModel) and set(model.peft_config) != {"default"}:
+        raise CheckpointError(
+            f"the model has the LoRA adapters {', '.join(model.peft_config)}: an adapter-only "
+            'checkpoint holds one, named "default"'
+        )
     if not isinstance(inner, OpenRAGForCausalLM):
         raise CheckpointError(f"{type(inner).__name__} has no experts to save: upcycle it first")
     where = dense_folder(base)
     added = _added(inner, from_folder(where, dtype=inner.dtype), where)
     save_file(added, folder / WEIGHTS, metadata={"format": "pt"})
+    inner.config.dtype = inner.dtype  # not that of the base
     inner.config.save_pretrained(folder)
     if inner.generation_config is not None:
         inner.generation_config.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     if isinstance(model, PeftModel):
-        model.save_pretrained(str(folder / LORA), save_embedding_layers=False)
-    belongs = {"name_or_path": _name(base, folder), "fingerprint": fingerprint(where)}
+        model.save_pretrained(
+            str(folder / LORA), save_embedding_layers=False, selected_adapters=["default"]
+        )
+    belongs = {
+        "name_or_path": _name(base, folder),
+        "fingerprint": fingerprint(where),
+        "lora": isinstance(model, PeftModel),
+    }
     (folder / BASE).write_text(json.dumps(belongs, indent=2) + "\n", encoding="utf-8")
 
 
@@ -125,6 +142,8 @@ def load_adapter(
     """
     where = _find_base(folder, base)
     config = _config(folder)
+    if kwargs.get("dtype") == "auto" and config.dtype is not None:
+        kwargs["dtype"] = config.dtype
     dense = from_folder(where, **kwargs)
     model = upcycle(
         dense,
@@ -134,15 +153,14 @@ def load_adapter(
         scaling=config.scaling,
     )
     model.config.reflection_trained = config.reflection_trained
+    if (folder / GENERATION).is_file():
+        model.generation_config = GenerationConfig.from_pretrained(folder)
     model.resize_token_embeddings(config.get_text_config().vocab_size, mean_resizing=False)
     _put(folder / WEIGHTS, model)
-    if (folder / LORA).is_dir():
-        with readable(folder / LORA):
-            adapted: Any = PeftModel.from_pretrained(model, str(folder / LORA))
-            if getattr(model, "is_loaded_in_4bit", False):  # merged, it would be rounded away
-                inner: OpenRAGForCausalLM = adapted.get_base_model()
-                return inner
-            model = adapted.merge_and_unload()
+    if read_json(folder / BASE)["lora"]:
+        adapted: Any = put_lora(model, folder / LORA)
+        four_bits = getattr(model, "is_loaded_in_4bit", False)  # merged, it would be rounded away
+        model = adapted.get_base_model() if four_bits else adapted.merge_and_unload()
     return model
 
 
@@ -156,7 +174,10 @@ def _added(model: OpenRAGForCausalLM, base: PreTrainedModel, where: Path) -> dic
     added = {name: tensor for name, tensor in state.items() if EXPERTS.fullmatch(name)}
     embeddings = _embedding_names(base)
     for name, tensor in base.state_dict().items():
-        own = state["base." + _LAYER.sub(r"\1.dense.", name)]
+        same = f"base.{name}"  # of a vision tower, whose blocks stay as they are
+        own = state.get(same if same in state else "base." + _LAYER.sub(r"\1.dense.", name))
+        if own is None or own.shape[1:] != tensor.shape[1:]:
+            raise CheckpointError(f"{where} is not the base of this model: {name} differs in shape")
         if name in embeddings:
             rows = _rows_that_differ(own, tensor.to(own.device))
             added[f"{embeddings[name]}.rows"] = rows
@@ -164,7 +185,7 @@ def _added(model: OpenRAGForCausalLM, base: PreTrainedModel, where: Path) -> dic
         elif own.shape != tensor.shape or not torch.equal(own, tensor.to(own.device)):
             raise CheckpointError(
                 f"{name} is not that of the base {where}, and an adapter-only checkpoint would "
-                "lose it: save the whole model with save_pretrained"
+                'lose it: save the whole model, in the layout "merged"'
             )
     return {name: tensor.detach().cpu().contiguous() for name, tensor in added.items()}
 
@@ -201,7 +222,7 @@ def _name(base: str | PathLike[str], folder: Path) -> str:
 
 def _find_base(folder: Path, base: str | PathLike[str] | None) -> Path:
     belongs = read_json(folder / BASE)
-    if missing := {"name_or_path", "fingerprint"} - belongs.keys():
+    if missing := {"name_or_path", "fingerprint", "lora"} - belongs.keys():
         raise CheckpointError(f"{folder / BASE}: lacks {', '.join(sorted(missing))}")
     name = str(belongs["name_or_path"])
     beside = folder / name

@@ -16,7 +16,7 @@ from openrag_core.model.adapter import is_adapter, load_adapter
 from openrag_core.model.attention import use_cpu_decoding
 from openrag_core.model.dense import from_folder, load_dense, read_tokenizer
 from openrag_core.model.files import read_json, readable
-from openrag_core.model.published import is_published, load_published
+from openrag_core.model.published import is_published, load_published, read_published_tokenizer
 from openrag_core.model.published_split import is_split, load_split
 from openrag_core.model.upcycle import add_reflection_tokens, upcycle
 from openrag_core.weights import BUNDLED, checkpoint_folder
@@ -60,7 +60,9 @@ def load(
     if device_map is not None:
         kwargs["device_map"] = device_map
     if load_in_4bit:
-        kwargs |= _four_bits(choose_dtype(dtype, where), device_map or {"": where})
+        kwargs |= _four_bits(
+            choose_dtype(None if dtype == "auto" else dtype, where), device_map or {"": where}
+        )
     model: Any
     model, tokenizer = _load(path_or_name, base, kwargs)
     use_cpu_decoding(model)
@@ -95,10 +97,8 @@ def _load(
     config = read_json(folder / "config.json")
     if is_published(config):
         with readable(folder):
-            model = load_published(folder, config, **kwargs)
-    else:
-        model = from_folder(folder, **kwargs)
-    return model, read_tokenizer(folder)
+            return load_published(folder, config, **kwargs), read_published_tokenizer(folder)
+    return from_folder(folder, **kwargs), read_tokenizer(folder)
 
 
 def _four_bits(

@@ -18,7 +18,7 @@ class OpenRAGConfig(PreTrainedConfig):
         num_experts_per_tok: Experts that serve a token, k in [1, E]. (Not `top_k`: that name
             belongs to sampling in transformers.)
         adapter_dim: Width A of an expert, >= 1.
-        scaling: Factor s on the experts' sum; 0.25 in the released models.
+        scaling: Factor s > 0 on the experts' sum; 0.25 in the released models.
         reflection_trained: Whether the model was trained to write reflection tokens. While it was
             not, their probabilities mean nothing and are never reported.
 
@@ -52,6 +52,8 @@ class OpenRAGConfig(PreTrainedConfig):
                 f"top_k must be in [1, {num_experts}], the number of experts; "
                 f"got {num_experts_per_tok}"
             )
+        if not 0 < scaling < float("inf"):
+            raise ConfigError(f"scaling must be a finite number above 0; got {scaling}")
         self.num_experts = num_experts
         self.num_experts_per_tok = num_experts_per_tok
         self.adapter_dim = adapter_dim

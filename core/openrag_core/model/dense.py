@@ -15,8 +15,12 @@ from openrag_core.errors import CheckpointError
 from openrag_core.model.bundled import bundled_base
 from openrag_core.model.config import OpenRAGConfig
 from openrag_core.model.files import read_json, readable
-from openrag_core.model.published import is_published
-from openrag_core.model.weight_files import check_loaded
+from openrag_core.model.published import (
+    can_be_published,
+    is_published,
+    read_published_tokenizer,
+)
+from openrag_core.model.weight_files import check_loaded, check_whole, weight_files
 from openrag_core.weights import BUNDLED, checkpoint_folder
 
 
@@ -50,6 +54,9 @@ def load_dense(
 ) -> tuple[PreTrainedModel, Tokenizer]:
     """Load a dense decoder with its tokenizer.
 
+    That of a Llama that can be published is read as the released code reads it, so that the ids
+    are the same there.
+
     Args:
         path_or_name: "bundled", a folder, or a name on a model hub.
         dtype: By default the one it is stored in.
@@ -60,7 +67,9 @@ def load_dense(
         CheckpointError: There is none, it is no dense decoder, or it is damaged.
     """
     folder = dense_folder(path_or_name)
-    return from_folder(folder, dtype=dtype, **kwargs), read_tokenizer(folder)
+    model = from_folder(folder, dtype=dtype, **kwargs)
+    published = can_be_published(model.config)
+    return model, read_published_tokenizer(folder) if published else read_tokenizer(folder)
 
 
 def from_folder(folder: Path, **kwargs: Any) -> PreTrainedModel:
@@ -70,12 +79,14 @@ def from_folder(folder: Path, **kwargs: Any) -> PreTrainedModel:
         CheckpointError: A file is damaged, or a tensor is missing, has another shape or is not
             known.
     """
+    for file in weight_files(folder):
+        check_whole(file)
     with readable(folder):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs
         )
     model: PreTrainedModel = loaded[0]
-    check_loaded(folder, loaded[1])
+    check_loaded(folder, model, loaded[1])
     return model
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from safetensors import SafetensorError
+
 from openrag_core.errors import CheckpointError, OpenRAGError
 
 
@@ -23,17 +25,21 @@ def new_folder(folder: Path) -> Iterator[Path]:
     Raises:
         CheckpointError: There is something already, or it cannot be written.
     """
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise CheckpointError(f"{folder} is there already: remove it, or choose another name")
+    check_new(folder)
+    folder = folder.absolute()  # "." has no name to make another from
     try:
         made = folder.with_name(f".{folder.name}.{uuid4().hex}")
         made.mkdir(parents=True)
         try:
             yield made
+            for file in made.rglob("*.*"):  # safetensors makes its own unreadable for others
+                file.chmod(made.stat().st_mode & 0o666)
             made.rename(folder)
         finally:
             shutil.rmtree(made, ignore_errors=True)
-    except OSError as error:
+    except OpenRAGError:
+        raise
+    except (OSError, SafetensorError, ValueError) as error:  # the last is transformers' own
         raise CheckpointError(f"{folder}: cannot be written ({error})") from error
 
 
@@ -54,12 +60,24 @@ def readable(where: Path) -> Iterator[None]:
         ) from error
 
 
+def check_new(folder: Path) -> None:
+    """Refuse to write where something is.
+
+    Raises:
+        CheckpointError: The folder exists and is not empty, or is none.
+    """
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise CheckpointError(f"{folder} is there already: remove it, or choose another name")
+
+
 def read_json(file: Path) -> dict[str, Any]:
     """The settings in a file.
 
     Raises:
         CheckpointError: It is missing, or holds no JSON object.
     """
+    if not file.is_file():
+        raise CheckpointError(f"{file}: missing; is {file.parent} a checkpoint?")
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

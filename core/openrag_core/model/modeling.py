@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
+    Cache,
     GenerationMixin,
     PreTrainedModel,
 )
@@ -79,9 +80,22 @@ class OpenRAGForCausalLM(PreTrainedModel, GenerationMixin):
         """Replace the base's output head."""
         self.base.set_output_embeddings(value)
 
+    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Embedding:
+        """As in transformers; some bases keep the size a second time, for their loss."""
+        embeddings: nn.Embedding = super().resize_token_embeddings(*args, **kwargs)
+        if hasattr(self.base, "vocab_size"):
+            self.base.vocab_size = self.config.get_text_config().vocab_size
+        return embeddings
+
     def forward(
         self,
-        *args: Any,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        *,
         logits_to_keep: int | Tensor = 0,
         output_router_logits: bool = False,
         **kwargs: Any,
@@ -89,7 +103,12 @@ class OpenRAGForCausalLM(PreTrainedModel, GenerationMixin):
         """Run the base model; its arguments and outputs are passed through.
 
         Args:
-            *args: For the base model.
+            input_ids: Shape (batch, length).
+            attention_mask: The same shape; 0 where there is padding.
+            position_ids: The same shape.
+            past_key_values: The cache.
+            inputs_embeds: In place of `input_ids`; shape (batch, length, hidden).
+            labels: What the loss is computed against; -100 where there is none.
             logits_to_keep: How many last positions to compute logits for; 0 for all.
             output_router_logits: Whether to return what the routers computed.
             **kwargs: For the base model.
@@ -97,13 +116,21 @@ class OpenRAGForCausalLM(PreTrainedModel, GenerationMixin):
         Returns:
             An `OpenRAGOutput`, or a tuple where `return_dict=False` was asked for.
         """
-        kwargs["logits_to_keep"] = logits_to_keep  # named above, since transformers looks for it
+        kwargs |= {  # named above, since transformers looks for them
+            "input_ids": input_ids,
+            "attention_mask": attention_mask,
+            "position_ids": position_ids,
+            "past_key_values": past_key_values,
+            "inputs_embeds": inputs_embeds,
+            "labels": labels,
+            "logits_to_keep": logits_to_keep,
+        }
         output: CausalLMOutputWithPast | tuple[Any, ...]
         if not output_router_logits:
-            output = self.base(*args, **kwargs)
+            output = self.base(**kwargs)
             return output
         with record_router_logits() as router_logits:
-            output = self.base(*args, **kwargs)
+            output = self.base(**kwargs)
         if isinstance(output, tuple):
             return (*output, tuple(router_logits))
         return OpenRAGOutput(**output, router_logits=tuple(router_logits))

@@ -15,15 +15,24 @@ from typing import Any
 import torch
 from huggingface_hub import save_torch_state_dict
 from torch import Tensor
-from transformers import AutoConfig, GenerationConfig, PreTrainedConfig
+from transformers import (
+    AutoConfig,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedConfig,
+    PreTrainedTokenizerFast,
+)
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from openrag_core.errors import CheckpointError
 from openrag_core.model.config import OpenRAGConfig
+from openrag_core.model.files import read_json, readable
 from openrag_core.model.modeling import OpenRAGForCausalLM
 from openrag_core.model.weight_files import read_folder
 
 HEAD = "lm_head.weight"
+EMBEDDING = "model.embed_tokens.weight"
+_INPUTS = ["input_ids", "attention_mask"]
 _GENERATION = "generation_config.json"
 _OURS = {"num_experts": "num_experts", "topk": "num_experts_per_tok", "adapter_dim": "adapter_dim"}
 _OURS |= {"moe_scaling": "scaling"}
@@ -84,6 +93,7 @@ def load_published(folder: Path, config: Mapping[str, Any], **kwargs: Any) -> Op
         reflection_trained=config.get("reflection_trained", True),
         **{name: config[key] for key, name in _OURS.items()},
     )
+    check_base(ours.get_text_config(), str(file))
     optional = {HEAD} if ours.tie_word_embeddings else set()
     tensors = read_folder(folder, published_shapes(ours), optional=optional)
     model = from_published(ours, tensors, **kwargs)
@@ -99,8 +109,7 @@ def save_published(model: OpenRAGForCausalLM, tokenizer: Tokenizer, folder: Path
     the reflection tokens are trained has no place in that layout; an extra setting says it, which
     the released code ignores. `auto_map` is left out, since it names Python files that are not
     ours to put there: load the folder with the released `LlamaForCausalLM`, or add those files
-    and that setting. As plain Llama it would lose its experts. The tokenizer's files are those of
-    transformers 5, which 4.36.2 cannot read: give it the ones that the training started from.
+    and that setting. As plain Llama it would lose its experts.
 
     Args:
         model: On a Llama that the released code can compute.
@@ -108,7 +117,7 @@ def save_published(model: OpenRAGForCausalLM, tokenizer: Tokenizer, folder: Path
         folder: Is made where it is absent.
 
     Raises:
-        CheckpointError: The released code would compute another function.
+        CheckpointError: The released code would compute another function, or make other ids.
     """
     config = model.config
     base: Any = config.base_config
@@ -136,7 +145,50 @@ def save_published(model: OpenRAGForCausalLM, tokenizer: Tokenizer, folder: Path
     if model.generation_config is not None:
         # as it is: `save_pretrained` refuses the one that Llama 2 comes with
         model.generation_config.to_json_file(folder / _GENERATION)
-    tokenizer.save_pretrained(folder)
+    _save_tokenizer(tokenizer, folder)
+
+
+def read_published_tokenizer(folder: Path) -> Tokenizer:
+    """The tokenizer as its file says, and as the released code took it.
+
+    transformers 5 rebuilds that of a Llama otherwise: after a special token, "b" for "\u2581b".
+
+    Raises:
+        CheckpointError: It is missing or damaged.
+    """
+    kind: Any = PreTrainedTokenizerFast if (folder / "tokenizer.json").is_file() else AutoTokenizer
+    with readable(folder):
+        words: Tokenizer = kind.from_pretrained(folder, model_input_names=_INPUTS)
+    return words
+
+
+def _save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
+    """Write the files so that transformers 4.36.2 reads them as well as 5."""
+    tokenizer.save_pretrained(folder, save_jinja_files=False)
+    file = folder / "tokenizer_config.json"
+    settings = read_json(file)
+    settings["additional_special_tokens"] = settings.pop("extra_special_tokens", [])
+    settings |= {"tokenizer_class": "PreTrainedTokenizerFast", "model_input_names": _INPUTS}
+    file.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    file = folder / "tokenizer.json"
+    backend = read_json(file)
+    if (scheme := (backend["pre_tokenizer"] or {}).get("prepend_scheme")) is not None:
+        raise CheckpointError(
+            f"this tokenizer marks the beginning of a text ({scheme}) as tokenizers 0.15 cannot: "
+            "take the one that the base's tokenizer.json says: PreTrainedTokenizerFast"
+        )
+    if merges := backend["model"].get("merges"):
+        backend["model"]["merges"] = [m if isinstance(m, str) else " ".join(m) for m in merges]
+    file.write_text(json.dumps(backend, ensure_ascii=False), encoding="utf-8")
+
+
+def can_be_published(config: PreTrainedConfig) -> bool:
+    """Whether the released code computes this base rightly."""
+    try:
+        check_base(config, "")
+    except CheckpointError:
+        return False
+    return True
 
 
 def check_base(config: PreTrainedConfig, where: str) -> None:

@@ -13,27 +13,31 @@ from __future__ import annotations
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoConfig, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from transformers import AutoConfig, LlamaConfig, LlamaForCausalLM
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from openrag_core.errors import CheckpointError
 from openrag_core.model.config import OpenRAGConfig
+from openrag_core.model.lora import put_lora, read_lora_config
 from openrag_core.model.modeling import OpenRAGForCausalLM
-from openrag_core.model.published import HEAD, check_base, from_published, published_shapes
+from openrag_core.model.published import (
+    EMBEDDING,
+    HEAD,
+    check_base,
+    from_published,
+    published_shapes,
+    read_published_tokenizer,
+)
 from openrag_core.model.weight_files import check_complete, check_known, read_file, read_folder
 from openrag_core.weights import checkpoint_folder
-
-if TYPE_CHECKING:
-    from peft import PeftConfig
 
 _EXPERTS = "moe_model.bin"
 _ADAPTER = "adapter_model"
 _PREFIX = "base_model.model."  # what PEFT calls the model inside it
-_EMBEDDING = "model.embed_tokens.weight"
 
 
 def is_split(folder: Path) -> bool:
@@ -69,7 +73,7 @@ def load_split(
         ConfigError: `top_k` exceeds the number of experts.
     """
     folder = Path(folder)
-    lora = _lora(folder / _ADAPTER)
+    lora = read_lora_config(folder / _ADAPTER)
     tokenizer = tokenizer or _tokenizer(folder)
     dense = _base(base or lora.base_model_name_or_path, folder, **kwargs)
     if grown := len(tokenizer) > dense.config.vocab_size:
@@ -87,7 +91,13 @@ def load_split(
     check_known(folder / _EXPERTS, experts, shapes)
     needed = {name: shape for name, shape in shapes.items() if ".moe_adapter." in name}
     check_complete(folder / _EXPERTS, experts, needed)
-    merged = _merged(dense, lora, folder / _ADAPTER, rows_needed=grown)
+    adapted: Any = put_lora(
+        dense,
+        folder / _ADAPTER,
+        embeddings=True,  # where the vocabulary grew, their rows are nowhere else
+        optional=lambda names: () if grown else [name for name in names if ".lora_" not in name],
+    )
+    merged = adapted.merge_and_unload()
     return from_published(config, merged.state_dict() | experts, **kwargs), tokenizer
 
 
@@ -103,30 +113,11 @@ def _rows(folder: Path, experts: Mapping[str, Tensor], ending: str) -> int:
 def _tokenizer(folder: Path) -> Tokenizer:
     for own in (folder, folder / _ADAPTER):
         if (own / "tokenizer_config.json").is_file():
-            try:
-                tokenizer: Tokenizer = AutoTokenizer.from_pretrained(own)
-            except Exception as error:  # a damaged file makes transformers raise anything
-                raise CheckpointError(f"{own}: no tokenizer ({error!r})") from error
-            return tokenizer
+            return read_published_tokenizer(own)
     raise CheckpointError(
         f"{folder}: no tokenizer_config.json, so that nobody knows which id is which reflection "
         "token: put the tokenizer's files there that the training saved, or give a tokenizer"
     )
-
-
-def _lora(folder: Path) -> PeftConfig:
-    from peft import PeftConfig  # noqa: PLC0415  (slow to import, seldom needed)
-
-    file = folder / "adapter_config.json"
-    if not file.is_file():
-        raise CheckpointError(f"{file}: absent; beside {_EXPERTS} belongs the LoRA of the base")
-    try:
-        config: PeftConfig = PeftConfig.from_pretrained(str(folder))
-    except Exception as error:  # PEFT makes keyword arguments of whatever it finds
-        raise CheckpointError(f"{file}: no configuration of PEFT's ({error!r})") from error
-    if config.peft_type != "LORA":
-        raise CheckpointError(f"{file}: peft_type is {config.peft_type!r}; expected 'LORA'")
-    return config
 
 
 def _base(name: str | PathLike[str] | None, folder: Path, **kwargs: Any) -> LlamaForCausalLM:
@@ -147,7 +138,7 @@ def _base(name: str | PathLike[str] | None, folder: Path, **kwargs: Any) -> Llam
     tensors = read_folder(own, _shapes(config), optional=optional)
     if config.tie_word_embeddings:
         config.tie_word_embeddings = False
-        tensors[HEAD] = tensors[_EMBEDDING].clone()
+        tensors[HEAD] = tensors[EMBEDDING].clone()
     loaded: LlamaForCausalLM = LlamaForCausalLM.from_pretrained(
         None, config=config, state_dict=tensors, **kwargs
     )
@@ -158,39 +149,3 @@ def _shapes(config: LlamaConfig) -> dict[str, torch.Size]:
     with torch.device("meta"):
         shell = LlamaForCausalLM(config)
     return {name: tensor.shape for name, tensor in shell.state_dict().items()}
-
-
-def _merged(
-    dense: LlamaForCausalLM, lora: PeftConfig, folder: Path, *, rows_needed: bool
-) -> LlamaForCausalLM:
-    """Merge a LoRA into its base.
-
-    Args:
-        dense: Is changed in place.
-        lora: The configuration.
-        folder: Holds its tensors, and those of the embeddings where the training changed them.
-        rows_needed: Whether `dense` has embeddings that only this file can fill.
-    """
-    from peft import (  # noqa: PLC0415
-        PeftModel,
-        get_peft_model_state_dict,
-        set_peft_model_state_dict,
-    )
-
-    files = [folder / f"{_ADAPTER}.{suffix}" for suffix in ("safetensors", "bin")]
-    file = next((file for file in files if file.is_file()), files[0])
-    tensors = read_file(file)
-    try:
-        model: Any = PeftModel(dense, lora)
-    except ValueError as error:
-        raise CheckpointError(
-            f"{folder / 'adapter_config.json'}: does not fit the base ({error})"
-        ) from error
-    state = get_peft_model_state_dict(model, save_embedding_layers=True)
-    shapes = {name: tensor.shape for name, tensor in state.items()}
-    check_known(file, tensors, shapes)
-    optional = () if rows_needed else [name for name in shapes if ".lora_" not in name]
-    check_complete(file, tensors, shapes, optional=optional)
-    set_peft_model_state_dict(model, tensors)
-    merged: LlamaForCausalLM = model.merge_and_unload()
-    return merged

@@ -43,16 +43,23 @@ def save(
     if layout not in get_args(Layout):
         raise ConfigError(f"layout must be one of {', '.join(get_args(Layout))}; got {layout!r}")
     if (layout == "adapter") != (base is not None):
-        raise ConfigError('layout "adapter" takes the base that it leaves out, and no other does')
+        raise ConfigError(
+            'layout "adapter" needs a base (--base), the dense model that it leaves out, and no '
+            f"other layout takes one; got layout {layout!r} and base {base!r}"
+        )
     with new_folder(Path(folder)) as made:
         if base is not None:
             save_adapter(model, tokenizer, made, base=base)
         elif not isinstance(model, OpenRAGForCausalLM):
             raise CheckpointError(
                 f"{type(model).__name__} is no mixture of experts as it stands: upcycle a dense "
-                "model first, and merge LoRA into it"
+                'model; merge a LoRA, or save it with the layout "adapter"'
             )
         elif layout == "published":
+            if getattr(model, "is_quantized", False):
+                raise CheckpointError(
+                    "the published layout has no weights in 4 bits: load the model without"
+                )
             save_published(model, tokenizer, made)
         else:
             model.save_pretrained(made)

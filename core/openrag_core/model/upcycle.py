@@ -78,11 +78,10 @@ def add_reflection_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizer
         for token in TOKENS
         if token not in tokenizer.get_added_vocab()
     }
-    if not pieces:
-        return
-    tokenizer.add_special_tokens(
-        {"additional_special_tokens": list(pieces)}, replace_extra_special_tokens=False
-    )
+    if pieces:
+        tokenizer.add_special_tokens(
+            {"additional_special_tokens": list(pieces)}, replace_extra_special_tokens=False
+        )
     if tokenizer.pad_token is None:
         tokenizer.add_special_tokens({"pad_token": PAD})
     rows = max(len(tokenizer), _embeddings(model)[0].shape[0])
@@ -91,7 +90,8 @@ def add_reflection_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizer
     with torch.no_grad():
         for weight in set(_embeddings(model)):  # one, where the output head is tied
             for token, ids in pieces.items():
-                weight[vocabulary[token]] = weight[ids].mean(dim=0)
+                if ids:  # some tokenizers drop what they do not know
+                    weight[vocabulary[token]] = weight[ids].mean(dim=0)
 
 
 def _embeddings(model: PreTrainedModel) -> tuple[Tensor, Tensor]:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from openrag_core.errors import CheckpointError
 
@@ -54,6 +53,20 @@ def read_folder(
     return tensors
 
 
+def check_whole(file: Path) -> None:
+    """Refuse a damaged file of safetensors by its header, which says how long it must be.
+
+    Raises:
+        CheckpointError: It is absent or damaged.
+    """
+    if file.suffix == ".safetensors":
+        try:
+            with safe_open(file, framework="pt"):
+                pass
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(f"{file}: damaged ({error}): fetch it again") from error
+
+
 def read_file(file: Path) -> dict[str, Tensor]:
     """Read one file of safetensors, or a pickle weights-only.
 
@@ -65,7 +78,7 @@ def read_file(file: Path) -> dict[str, Tensor]:
             tensors = load_file(file)
         else:
             tensors = torch.load(file, weights_only=True, map_location="cpu")
-    except (SafetensorError, UnpicklingError, OSError, RuntimeError, EOFError) as error:
+    except Exception as error:  # unpickling a damaged file raises anything
         raise CheckpointError(
             f"{file}: damaged, or not a file of weights ({error}): fetch it again"
         ) from error
@@ -128,28 +141,28 @@ def check_complete(
         )
 
 
-def check_loaded(folder: Path, info: Mapping[str, Any]) -> None:
+def check_loaded(folder: Path, model: nn.Module, info: Mapping[str, Any]) -> None:
     """Refuse a model that was loaded only in part: the rest of it would be random.
 
     Args:
-        folder: For the message.
+        folder: It was loaded from.
+        model: As it was loaded.
         info: What `from_pretrained` reports with `output_loading_info`.
 
     Raises:
         CheckpointError: A tensor is missing, has another shape or is not known.
     """
-    for problem in ("missing", "unexpected", "mismatched"):
-        if tensors := sorted(map(_describe, info[f"{problem}_keys"])):
-            raise CheckpointError(
-                f"{folder}: {len(tensors)} {problem} tensors, such as {'; '.join(tensors[:3])}"
-            )
-
-
-def _describe(key: str | tuple[str, torch.Size, torch.Size]) -> str:
-    if isinstance(key, str):
-        return key
-    name, found, expected = key
-    return f"{name} of shape {tuple(found)} instead of {tuple(expected)}"
+    files = weight_files(folder)
+    where = files[0] if len(files) == 1 else folder
+    for name, found, expected in sorted(info["mismatched_keys"]):
+        raise CheckpointError(
+            f"{where}: {name} has shape {tuple(found)}; expected {tuple(expected)}"
+        )
+    for name in sorted(info["unexpected_keys"]):
+        raise CheckpointError(f"{where}: {name} belongs to no layer of this model")
+    if missing := set(info["missing_keys"]):
+        shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+        check_complete(where, shapes.keys() - missing, shapes)
 
 
 def _shards(index: Path) -> list[Path]:
@@ -157,4 +170,6 @@ def _shards(index: Path) -> list[Path]:
         shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{index}: not an index of weights ({error!r})") from error
+    if strange := [shard for shard in shards if Path(str(shard)).name != shard]:
+        raise CheckpointError(f"{index}: names a file that is not beside it: {strange[0]!r}")
     return [index.parent / shard for shard in sorted(shards)]

@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 from openrag_core import CheckpointError, ConfigError
 from openrag_core.model import add_reflection_tokens, load, load_dense, lora_targets, save, upcycle
 from openrag_core.model.adapter import fingerprint
-from tests.core.model.tiny import dense, wake
+from tests.core.model.tiny import assert_equal, dense, wake
 from tests.core.model.words import tokenizer
 
 IDS = torch.tensor([[5, 9, 17, 33, 65, 100]])
@@ -49,12 +49,6 @@ def adapter(base: Path, tmp_path: Path) -> Path:
     """An adapter-only checkpoint that may be damaged."""
     save(*make_mixture(base), tmp_path / "adapter", layout="adapter", base=base)
     return tmp_path / "adapter"
-
-
-def assert_equal(model: nn.Module, other: nn.Module) -> None:
-    state, expected = model.state_dict(), other.state_dict()
-    assert state.keys() == expected.keys()
-    assert [name for name in state if not torch.equal(state[name], expected[name])] == []
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -118,6 +112,55 @@ def test_lora_is_kept_by_peft_and_merged_when_loaded(family: str, tmp_path: Path
     assert_equal(load(tmp_path / "adapter", dtype="float32")[0], again)
 
 
+@pytest.fixture
+def with_lora(base: Path, tmp_path: Path) -> Path:
+    model, words = make_mixture(base)
+    settings = LoraConfig(target_modules=lora_targets(model), init_lora_weights=False)
+    adapted = get_peft_model(model, settings)
+    assert isinstance(adapted, PeftModel)
+    save(adapted, words, tmp_path / "adapter", layout="adapter", base=base)
+    return tmp_path / "adapter"
+
+
+def test_lora_is_not_lost_silently(with_lora: Path) -> None:
+    file = with_lora / "lora" / "adapter_model.safetensors"
+    tensors = load_file(file)
+    name = next(name for name in tensors if "lora_B" in name)
+    save_file({n: t for n, t in tensors.items() if n != name}, file)
+    with pytest.raises(CheckpointError, match=r"adapter_model\.safetensors: lacks .*lora_B"):
+        load(with_lora)
+    save_file(tensors | {"strange": torch.ones(2)}, file)
+    with pytest.raises(CheckpointError, match="strange of shape"):
+        load(with_lora)
+    shutil.rmtree(file.parent)
+    with pytest.raises(CheckpointError, match=r"lora/adapter_config\.json: missing"):
+        load(with_lora)
+
+
+def test_lora_under_another_name_is_refused(base: Path, tmp_path: Path) -> None:
+    model, words = make_mixture(base)
+    settings = LoraConfig(target_modules=lora_targets(model))
+    adapted = get_peft_model(model, settings, adapter_name="rag")
+    assert isinstance(adapted, PeftModel)
+    with pytest.raises(CheckpointError, match=r'LoRA adapters rag: .*named "default"'):
+        save(adapted, words, tmp_path / "adapter", layout="adapter", base=base)
+
+
+def test_a_mixture_may_have_other_numbers_than_its_base(tmp_path: Path) -> None:
+    base: Any = dense()
+    base.bfloat16().save_pretrained(tmp_path / "base")
+    tokenizer().save_pretrained(tmp_path / "base")
+    model, words = load_dense(tmp_path / "base", dtype="float32")
+    mixture = upcycle(model, num_experts=4, adapter_dim=3)
+    wake(mixture)
+    add_reflection_tokens(mixture, words)
+    mixture.generation_config.eos_token_id = [2, 7]
+    save(mixture, words, tmp_path / "adapter", layout="adapter", base=tmp_path / "base")
+    again = load(tmp_path / "adapter", dtype="auto")[0]
+    assert_equal(again, mixture)
+    assert again.generation_config.eos_token_id == [2, 7]
+
+
 @pytest.mark.parametrize(
     ("family", "names"),
     [
@@ -149,6 +192,17 @@ def test_a_fingerprint_knows_a_model_and_not_its_files(base: Path, tmp_path: Pat
     model.save_pretrained(tmp_path / "shards", max_shard_size="20KB")
     assert len(list((tmp_path / "shards").glob("*.safetensors"))) > 1
     assert fingerprint(tmp_path / "shards") == fingerprint(base)
+    (tmp_path / "pickle").mkdir()
+    tensors = load_file(base / "model.safetensors")
+    torch.save(tensors, tmp_path / "pickle" / "pytorch_model.bin")
+    assert fingerprint(tmp_path / "pickle") == fingerprint(base)
+    tied = tensors | {"lm_head.weight": tensors["model.embed_tokens.weight"].clone()}
+    (tmp_path / "twice").mkdir()
+    save_file(tied, tmp_path / "twice" / "model.safetensors")
+    del tied["lm_head.weight"]
+    (tmp_path / "once").mkdir()
+    save_file(tied, tmp_path / "once" / "model.safetensors")
+    assert fingerprint(tmp_path / "twice") == fingerprint(tmp_path / "once")
     with torch.no_grad():
         model.model.layers[1].self_attn.q_proj.weight[0, 0] += 1
     model.save_pretrained(tmp_path / "other")
@@ -209,11 +263,10 @@ def test_a_foreign_or_missing_tensor_is_named(
     [
         ("adapter.safetensors", "{", r"adapter\.safetensors: damaged"),
         ("base.json", "{", r"base\.json: cannot be read"),
-        ("base.json", json.dumps({"name_or_path": "x"}), r"base\.json: lacks fingerprint"),
+        ("base.json", json.dumps({"name_or_path": "x", "lora": False}), "lacks fingerprint"),
         ("config.json", "{", r"config\.json: cannot be loaded"),
         ("config.json", json.dumps({"model_type": "llama"}), "not of an Open-RAG model"),
         ("tokenizer.json", "{}", "cannot be loaded"),
-        ("lora/adapter_config.json", "{", "lora: cannot be loaded"),
     ],
 )
 def test_a_damaged_file_is_named(adapter: Path, file: str, content: str, message: str) -> None:

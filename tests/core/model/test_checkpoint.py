@@ -1,15 +1,19 @@
 """core/openrag_core/model/checkpoint.py: what can be loaded, and what is said else."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 from transformers import LlamaForCausalLM
 
 from openrag_core import CheckpointError, ConfigError
-from openrag_core.model import OpenRAGForCausalLM, load
-from tests.core.model.tiny import dense
+from openrag_core.model import OpenRAGForCausalLM, load, save
+from tests.core.model.tiny import assert_equal, dense
 
 
 def test_our_own_format_comes_back_bit_for_bit(folder: Path, tmp_path: Path) -> None:
@@ -31,21 +35,73 @@ def test_a_dense_model_loads_as_it_is(folder: Path, tmp_path: Path) -> None:
     assert not hasattr(model.config, "reflection_trained")
 
 
-def test_our_own_format_is_checked_as_well(folder: Path, tmp_path: Path) -> None:
+@pytest.fixture(params=["ours", "dense"])
+def whole(request: pytest.FixtureRequest, folder: Path, tmp_path: Path) -> Path:
+    """A complete checkpoint in transformers' own layout, that may be damaged."""
     model, tokenizer = load(folder, dtype="float32")
-    model.save_pretrained(tmp_path / "ours")
-    tokenizer.save_pretrained(tmp_path / "ours")
-    kept = load_file(tmp_path / "ours" / "model.safetensors")
-    experts = [name for name in kept if ".experts." in name]
-    for name in experts:
-        del kept[name]
-    save_file(kept, tmp_path / "ours" / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(CheckpointError, match=f"{len(experts)} missing tensors, such as .*experts"):
-        load(tmp_path / "ours")
-    file = tmp_path / "ours" / "model.safetensors"
-    file.write_bytes(file.read_bytes()[:-1000])
-    with pytest.raises(CheckpointError, match="SafetensorError"):
-        load(tmp_path / "ours")
+    (model if request.param == "ours" else dense()).save_pretrained(tmp_path / "whole")
+    tokenizer.save_pretrained(tmp_path / "whole")
+    return tmp_path / "whole"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t, last: t.pop(last), r"model\.safetensors: lacks {last} of shape \("),
+        (
+            lambda t, _: t.update(strange=torch.ones(2)),
+            "model\\.safetensors: strange belongs to no",
+        ),
+        (
+            lambda t, last: t.update({last: torch.ones(3, 3)}),
+            r"model\.safetensors: {last} has shape \(3, 3\); expected \(",
+        ),
+    ],
+)
+def test_transformers_own_layout_is_checked_as_well(
+    whole: Path, change: Callable[[dict[str, Tensor], str], Any], message: str
+) -> None:
+    file = whole / "model.safetensors"
+    tensors = load_file(file)
+    last = max(name for name in tensors if "layers.1" in name)
+    change(tensors, last)
+    save_file(tensors, file, metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match=message.format(last=last.replace(".", "[.]"))):
+        load(whole)
+
+
+def test_a_truncated_shard_is_named(whole: Path) -> None:
+    model = load(whole, dtype="float32")[0]
+    (whole / "model.safetensors").unlink()
+    model.save_pretrained(whole, max_shard_size="40KB")
+    shard = sorted(whole.glob("*-of-*.safetensors"))[1]
+    shard.write_bytes(shard.read_bytes()[:-1000])
+    with pytest.raises(CheckpointError, match=f"{shard.name}: damaged"):
+        load(whole)
+
+
+def test_a_full_disk_is_an_error_of_ours_and_leaves_nothing(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, tokenizer = load(folder)
+
+    def full(*_: object, **__: object) -> None:
+        raise SafetensorError("Error while serializing: No space left on device")
+
+    monkeypatch.setattr("transformers.modeling_utils.safe_save_file", full)
+    with pytest.raises(CheckpointError, match=r"cannot be written .*No space left"):
+        save(model, tokenizer, tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["published"]
+
+
+def test_the_current_folder_can_be_written(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    model, tokenizer = load(folder, dtype="auto")
+    save(model, tokenizer, ".")
+    assert_equal(load(tmp_path / "here", dtype="auto")[0], model)
 
 
 def test_a_damaged_tokenizer_is_refused(folder: Path) -> None:

@@ -199,7 +199,7 @@ def test_a_tensor_that_does_not_fit_is_named_with_its_file(
         (
             "split/adapter_model/adapter_config.json",
             lambda c: c.update(target_modules=["query"]),
-            "does not fit the base .*query",
+            "does not fit the model .*query",
         ),
         (
             "split/adapter_model/adapter_config.json",
@@ -239,7 +239,7 @@ def test_a_damaged_file_is_named(tmp_path: Path, where: str) -> None:
         load(tmp_path / "split")
     if "split/adapter" in where:
         (tmp_path / where).unlink()
-        with pytest.raises(CheckpointError, match=f"{where}: (damaged|absent)"):
+        with pytest.raises(CheckpointError, match=f"{where}: (damaged|missing)"):
             load(tmp_path / "split")
 
 

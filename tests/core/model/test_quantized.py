@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 
-from openrag_core import ConfigError, MissingExtraError
+from openrag_core import CheckpointError, ConfigError, MissingExtraError
 from openrag_core.model import TransformersGenerator, load, lora_targets, save
 from tests.core.model.test_adapter import make_mixture
 from tests.core.model.tiny import SIZES
@@ -41,10 +41,12 @@ def test_the_bundled_model_still_answers() -> None:
     assert "Paris" in draft[0].text
 
 
-def test_a_published_checkpoint_keeps_its_experts() -> None:
+def test_a_published_checkpoint_keeps_its_experts(tmp_path: Path) -> None:
     exact = load(FIXTURES / "tiny-a", dtype="float32")[0]
-    model = load(FIXTURES / "tiny-a", dtype="float32", load_in_4bit=True)[0]
+    model, words = load(FIXTURES / "tiny-a", dtype="float32", load_in_4bit=True)
     assert kinds(model) == ("Linear4bit", "Linear", torch.float32)
+    with pytest.raises(CheckpointError, match="no weights in 4 bits"):
+        save(model, words, tmp_path / "out", layout="published")
     assert 0.95 < likeness(model(IDS).logits, exact(IDS).logits) < 1
 
 

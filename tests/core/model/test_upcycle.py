@@ -5,12 +5,16 @@ from typing import Any, cast
 
 import pytest
 import torch
+from tokenizers import Tokenizer, models
 from torch import Tensor
 from transformers import (
     AutoModelForCausalLM,
     GPT2Config,
     GPT2LMHeadModel,
     LlamaConfig,
+    PreTrainedTokenizerFast,
+    Trainer,
+    TrainingArguments,
 )
 
 from openrag_core import CheckpointError, ConfigError
@@ -87,6 +91,36 @@ def test_gradients_reach_routers_and_experts_with_checkpointing() -> None:
         assert weight.grad.abs().sum() > 0
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_it_trains_after_its_vocabulary_has_grown(family: str) -> None:
+    model = upcycle(dense(family), **SMALL)
+    model.resize_token_embeddings(140, mean_resizing=False)
+    model.train()
+    model(IDS, labels=IDS).loss.backward()
+    assert model.get_decoder().layers[0].mlp.experts.up.grad.abs().sum() > 0
+
+
+def test_transformers_own_trainer_finds_its_way(tmp_path: Path) -> None:
+    model = upcycle(dense(), **SMALL)
+    rows = [{"input_ids": row, "labels": row, "attention_mask": [1] * 6} for row in IDS.tolist()]
+    settings = TrainingArguments(
+        output_dir=str(tmp_path), max_steps=2, report_to=[], use_cpu=True, disable_tqdm=True
+    )
+    trainer = Trainer(model, settings, train_dataset=rows, eval_dataset=rows)
+    before = trainer.evaluate()["eval_loss"]
+    trainer.train()
+    assert trainer.evaluate()["eval_loss"] < before
+
+
+@pytest.mark.parametrize("family", ["llama", "phi"])
+def test_padding_is_found_without_a_mask_as_in_the_dense_model(family: str) -> None:
+    padded = torch.tensor([[0, 0, 5, 9, 17], [7, 3, 90, 12, 44]])
+    base: Any = dense(family)
+    expected = base.generate(padded, max_new_tokens=4, do_sample=False)
+    upcycled: Any = upcycle(base, **SMALL)
+    assert torch.equal(upcycled.generate(padded, max_new_tokens=4, do_sample=False), expected)
+
+
 def test_a_model_without_a_dense_mlp_is_refused() -> None:
     with pytest.raises(CheckpointError, match="GPT2LMHeadModel"):
         upcycle(GPT2LMHeadModel(GPT2Config(vocab_size=64, n_embd=8, n_layer=1, n_head=2)))
@@ -99,9 +133,11 @@ def test_a_model_without_a_dense_mlp_is_refused() -> None:
         ({"top_k": 0}, "got 0"),
         ({"num_experts": 0}, "got 0, 512"),
         ({"adapter_dim": 0}, "got 8, 0"),
+        ({"scaling": float("nan")}, "above 0; got nan"),
+        ({"scaling": 0.0}, "above 0; got 0.0"),
     ],
 )
-def test_impossible_sizes_are_refused(settings: dict[str, int], message: str) -> None:
+def test_impossible_sizes_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         upcycle(dense(), **settings)
 
@@ -127,6 +163,23 @@ def test_reflection_tokens_are_added_once(family: str) -> None:
     torch.testing.assert_close(embedding(model)[row], mean)
     assert model.config.get_text_config().vocab_size == len(embedding(model)) == 128
     torch.testing.assert_close(model(ids).logits[..., 30:], before[..., 30:])
+
+
+def test_what_the_tokenizer_drops_leaves_no_holes() -> None:
+    model = upcycle(dense(), **SMALL)
+    backend = Tokenizer(models.BPE({"s": 2}, []))  # unknown pieces are dropped
+    words = PreTrainedTokenizerFast(tokenizer_object=backend)
+    add_reflection_tokens(model, words)
+    assert not embedding(model).isnan().any()
+
+
+def test_a_tokenizer_that_has_the_tokens_already_still_gets_its_rows() -> None:
+    words = tokenizer()
+    add_reflection_tokens(upcycle(dense(), **SMALL), words)
+    small = LlamaConfig(**SIZES | {"vocab_size": 3})
+    model = upcycle(AutoModelForCausalLM.from_config(small), **SMALL)
+    add_reflection_tokens(model, words)
+    assert len(embedding(model)) == len(words) == 19
 
 
 def test_a_full_vocabulary_grows() -> None:

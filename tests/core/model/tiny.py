@@ -6,6 +6,7 @@ from copy import deepcopy
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import (
     AutoModelForCausalLM,
     Gemma2Config,
@@ -81,3 +82,10 @@ def wake(model: PreTrainedModel) -> None:
         for module in model.modules():
             if isinstance(module, Experts):
                 module.up.normal_(std=0.2)
+
+
+def assert_equal(model: nn.Module, other: nn.Module) -> None:
+    """Same tensors, bit for bit."""
+    state, expected = model.state_dict(), other.state_dict()
+    assert state.keys() == expected.keys()
+    assert [name for name in state if not torch.equal(state[name], expected[name])] == []
