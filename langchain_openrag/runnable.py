@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import asdict
 from functools import reduce
 from operator import add
@@ -17,7 +18,7 @@ from pydantic import ConfigDict, SkipValidation
 from typing_extensions import TypedDict
 
 from langchain_openrag.documents import to_document, to_question
-from openrag_core import Answer, OpenRAG, QuestionError
+from openrag_core import Answer, OpenRAG, OpenRAGError, QuestionError
 from openrag_core.pipeline import check_questions
 
 RunnableInput = str | dict[str, Any] | list[Any] | BaseMessage | PromptValue
@@ -32,6 +33,8 @@ class RunnableOutput(TypedDict):
     confidence: float
     grounded: bool
     abstained: bool
+    truncated: bool
+    """Whether the passage was too long for the model, so that only its beginning was read."""
     gate: dict[str, Any]
 
 
@@ -39,8 +42,8 @@ class OpenRAGRunnable(RunnableSerializable[RunnableInput, RunnableOutput]):
     """Answers questions with an `OpenRAG` pipeline.
 
     Takes a string, a dict with "question", "input", "query" or "messages", a prompt, or a list of
-    messages; gives a dict with "answer", "context", "confidence", "grounded", "abstained" and
-    "gate". Earlier turns of a conversation are not read.
+    messages; gives a dict with "answer", "context", "confidence", "grounded", "abstained",
+    "truncated" and "gate". Earlier turns of a conversation are not read.
 
     `batch` answers its questions together. `stream` gives the context first and then the rest; the
     answer comes in one piece, since it is chosen among candidates that are written to the end.
@@ -153,12 +156,25 @@ class OpenRAGRunnable(RunnableSerializable[RunnableInput, RunnableOutput]):
         """Answer the good questions together; each bad one gets its own exception."""
         asked = [_checked(value) for value in values]
         good = [one for one in asked if isinstance(one, str)]
-        return _in_order(asked, self.rag.answer_many(good))
+        try:
+            return _in_order(asked, self.rag.answer_many(good))
+        except QuestionError:  # too long for the model; the others are not to suffer
+            return _in_order(asked, [self._alone(question) for question in good])
 
     async def _aanswer_many(self, values: list[RunnableInput]) -> list[RunnableOutput | Exception]:
         asked = [_checked(value) for value in values]
         good = [one for one in asked if isinstance(one, str)]
-        return _in_order(asked, await self.rag.aanswer_many(good))
+        try:
+            return _in_order(asked, await self.rag.aanswer_many(good))
+        except QuestionError:  # too long for the model; the others are not to suffer
+            alone = (self.rag.aanswer(question) for question in good)
+            return _in_order(asked, await asyncio.gather(*alone, return_exceptions=True))
+
+    def _alone(self, question: str) -> Answer | OpenRAGError:
+        try:
+            return self.rag.answer(question)
+        except OpenRAGError as error:
+            return error
 
     def _pieces(self, values: Iterator[RunnableInput]) -> Iterator[RunnableOutput]:
         yield from _split(self._answer(_sum(list(values))))
@@ -178,11 +194,18 @@ def _checked(value: RunnableInput) -> str | QuestionError:
 
 
 def _in_order(
-    asked: list[str | QuestionError], answers: list[Answer]
+    asked: list[str | QuestionError], answers: Sequence[Answer | BaseException]
 ) -> list[RunnableOutput | Exception]:
     """The answer to each good question, and the error of each bad one."""
     rest = iter(answers)
-    return [_output(next(rest)) if isinstance(one, str) else one for one in asked]
+    outcomes = [next(rest) if isinstance(one, str) else one for one in asked]
+    return [_output(one) if isinstance(one, Answer) else _raisable(one) for one in outcomes]
+
+
+def _raisable(error: BaseException) -> Exception:
+    if not isinstance(error, Exception):
+        raise error
+    return error
 
 
 def _output(answer: Answer) -> RunnableOutput:
@@ -196,6 +219,7 @@ def _output(answer: Answer) -> RunnableOutput:
         confidence=answer.confidence,
         grounded=answer.grounded,
         abstained=answer.abstained,
+        truncated=answer.truncated,
         gate=asdict(answer.decision),
     )
 

@@ -101,6 +101,7 @@ def _response(answer: Answer, additional: Sequence[NodeWithScore] = ()) -> Respo
             "confidence": answer.confidence,
             "grounded": answer.grounded,
             "abstained": answer.abstained,
+            "truncated": answer.truncated,
             "seconds": dict(answer.seconds),
         },
     )

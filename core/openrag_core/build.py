@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from openrag_core._extras import need
 from openrag_core.errors import ConfigError
@@ -79,7 +79,12 @@ class Settings:
     def __post_init__(self) -> None:
         object.__setattr__(self, "index", Path(self.index))  # a string will do
         Gate(self.gate, self.threshold)
-        for name in ("max_new_tokens", "max_batch_tokens", "qdrant_timeout", "top_k"):
+        if self.evidence not in get_args(EvidenceMode):
+            raise ConfigError(
+                f"evidence must be one of {', '.join(get_args(EvidenceMode))}; "
+                f"got {self.evidence!r}"
+            )
+        for name in ("max_new_tokens", "max_batch_tokens", "qdrant_timeout", "top_k", "fetch_k"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
 

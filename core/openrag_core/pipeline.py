@@ -269,8 +269,10 @@ def check_questions(questions: Sequence[str]) -> None:
     """Refuse questions that nothing can be answered to.
 
     Raises:
-        QuestionError: One is blank, or holds what is no Unicode character.
+        QuestionError: One is blank, or holds what is no Unicode character, or they are no list.
     """
+    if isinstance(questions, str):
+        raise QuestionError(f"{questions!r} is one question: give a list of them")
     for question in questions:
         if not question.strip():
             raise QuestionError("the question is empty: ask something")

@@ -55,6 +55,24 @@ def test_a_whole_checkpoint_is_the_default(openrag: Run, base: Path) -> None:
     assert "error: out is there already: remove it, or choose another name" in again.err
 
 
+def test_the_bundled_models_base_is_known(openrag: Run) -> None:
+    made = openrag("convert", "bundled", "out", "--layout", "adapter")
+    assert made.code == 0
+    assert '"name_or_path": "bundled"' in Path("out/base.json").read_text(encoding="utf-8")
+
+
+def test_an_interrupted_command_says_so_and_leaves_nothing(
+    openrag: Run, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("transformers.PreTrainedTokenizerFast.save_pretrained", interrupt)
+    result = openrag("upcycle", str(base), "out", *SMALL)
+    assert (result.code, result.err.strip()) == (130, "interrupted")
+    assert [path.name for path in base.parent.iterdir()] == ["base"]
+
+
 def test_layouts_are_converted_without_loss(openrag: Run, base: Path) -> None:
     openrag("upcycle", str(base), "whole", *SMALL)
     assert (
@@ -78,7 +96,10 @@ def test_layouts_are_converted_without_loss(openrag: Run, base: Path) -> None:
         (("upcycle", str(FIXTURES / "tiny-a"), "out"), "is a mixture of experts already"),
         (("upcycle", "nowhere/none", "out"), "no checkpoint 'nowhere/none'"),
         (("convert", "base", "out"), "LlamaForCausalLM is no mixture of experts"),
-        (("convert", str(FIXTURES / "tiny-a"), "out", "--layout", "adapter"), "takes the base"),
+        (
+            ("convert", str(FIXTURES / "tiny-a"), "out", "--layout", "adapter"),
+            "needs a base (--base)",
+        ),
     ],
 )
 def test_what_cannot_be_done_is_said_and_leaves_nothing(

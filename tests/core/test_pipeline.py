@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import log
-from threading import Barrier
+from threading import Barrier, Event
 
 import pytest
 
@@ -311,8 +311,23 @@ async def test_event_loops_get_the_same_from_every_door() -> None:
 
 
 async def test_the_event_loop_goes_on_meanwhile() -> None:
-    answers = await asyncio.gather(*(rag().aanswer("When?") for _ in range(5)))
-    assert [answer.text for answer in answers] == ["1893"] * 5
+    """The search waits for the loop, which would wait for the search if that blocked it."""
+    going_on = Event()
+
+    class Waiting(FakeRetriever):
+        def retrieve(self, questions: Sequence[str], top_k: int) -> list[list[Passage]]:
+            assert going_on.wait(10)
+            return super().retrieve(questions, top_k)
+
+    pipeline = OpenRAG(FakeGenerator(), Waiting([BRIDGE]))
+    asyncio.get_running_loop().call_later(0.01, going_on.set)
+    answers = await asyncio.gather(*(pipeline.aanswer("When?") for _ in range(3)))
+    assert [answer.text for answer in answers] == ["1893"] * 3
+
+
+def test_one_question_is_no_list_of_letters() -> None:
+    with pytest.raises(QuestionError, match=r"'When\?' is one question: give a list"):
+        rag().answer_many("When?")
 
 
 def test_an_answer_can_be_written_as_json() -> None:

@@ -1,5 +1,6 @@
 """langchain_openrag: the pipeline in LCEL, with every input form, callbacks and batches."""
 
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
@@ -11,7 +12,7 @@ from langchain_core.runnables import RunnableLambda, RunnablePassthrough
 
 from langchain_openrag import OpenRAGRunnable
 from langchain_openrag.runnable import RunnableInput
-from openrag_core import Draft, Gate, OpenRAG, Passage, QuestionError
+from openrag_core import Draft, Gate, OpenRAG, Passage, QuestionError, Written
 from tests.fakes import FakeGenerator, FakeReranker, FakeRetriever, tokens
 
 BRIDGE = Passage(
@@ -120,6 +121,24 @@ async def test_a_bad_question_spoils_no_other(
         runnable.batch(values)
 
 
+async def test_a_question_that_is_too_long_for_the_model_fails_alone() -> None:
+    class Short(FakeGenerator):
+        def write(self, questions: Sequence[str], evidence: Any) -> list[list[Written]]:  # noqa: ANN401
+            if "long" in questions:
+                raise QuestionError("too long")
+            return super().write(questions, evidence)
+
+    rag = OpenRAG(Short(), FakeRetriever([BRIDGE]))
+    runnable = OpenRAGRunnable(rag=rag)
+    values: list[RunnableInput] = ["a", "long", " ", "b"]
+    for outputs in (
+        runnable.batch(values, return_exceptions=True),
+        await runnable.abatch(values, return_exceptions=True),
+    ):
+        assert all(isinstance(output, QuestionError) for output in outputs[1:3])
+        assert [outputs[n]["answer"] for n in (0, 3)] == ["1893", "1893"]
+
+
 def test_pieces_that_cannot_be_added_up_are_replaced(runnable: OpenRAGRunnable) -> None:
     pieces = iter([{"question": "Where?"}, {"question": "When?"}])
     assert len(list(runnable.transform(pieces))) == 2
@@ -151,7 +170,7 @@ def test_the_context_comes_first_in_a_stream(runnable: OpenRAGRunnable) -> None:
     pieces = list(runnable.stream("When?"))
     assert [set(piece) for piece in pieces] == [
         {"context"},
-        {"answer", "confidence", "grounded", "abstained", "gate"},
+        {"answer", "confidence", "grounded", "abstained", "truncated", "gate"},
     ]
     assert pieces[0] + pieces[1] == runnable.invoke("When?")  # type: ignore[operator]
     assert "".join(runnable.pick("answer").stream("When?")) == "1893"

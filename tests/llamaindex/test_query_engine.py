@@ -33,6 +33,7 @@ def test_it_answers_with_its_sources(engine: OpenRAGQueryEngine) -> None:
     }
     assert response.metadata is not None
     assert response.metadata["grounded"] is True
+    assert response.metadata["truncated"] is False
     assert response.metadata["gate"]["mode"] == "always"
     assert set(response.metadata["seconds"]) >= {"retrieve", "write"}
 

@@ -34,7 +34,7 @@ def cpu_decoding_attention(
         module: Of the base model; its `num_key_value_groups` heads share keys and values.
         query: Shape (batch, heads, queries, width).
         key: Shape (batch, key heads, keys, width).
-        value: The same shape.
+        value: The same shape; of a width of its own in some models.
         attention_mask: True where a query may look; shape (batch, 1, queries, keys), or None.
         scaling: By default 1 / sqrt(width).
         **kwargs: For the fused form.
@@ -53,7 +53,7 @@ def cpu_decoding_attention(
     if attention_mask is not None:
         scores = scores.masked_fill(~attention_mask, -torch.inf)
     weights = scores.softmax(dim=-1, dtype=torch.float32).to(value.dtype)
-    return (weights @ value).view(batch, 1, heads, width), None
+    return (weights @ value).reshape(batch, 1, heads, -1), None
 
 
 def use_cpu_decoding(model: PreTrainedModel) -> None:

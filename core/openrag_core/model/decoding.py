@@ -18,6 +18,12 @@ from openrag_core.errors import GenerationError
 
 logger = logging.getLogger(__name__)
 
+_SIGNS_OF_NO_MEMORY = (
+    "DefaultCPUAllocator",
+    "could not create a memory",  # oneDNN
+    "could not create a primitive",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+)
 MIN_SAVED = 64  # tokens; below it, a forward pass more costs as much as it saves (docs/log.md)
 
 
@@ -90,17 +96,20 @@ class GreedyDecoder:
             GenerationError: The memory does not hold a single prompt.
         """
         results = [Continuation() for _ in prompts]
-        for rows in self._batches(prompts):
+        for rows in self.batches(prompts):
             done = self._batch([prompts[row] for row in rows])
             for row, continuation in zip(rows, done, strict=True):
                 results[row] = continuation
         return results
 
-    def _batches(self, prompts: Sequence[Prompt]) -> Iterator[list[int]]:
-        """Groups together, and rows of like length, so that little is padded.
+    def batches(self, prompts: Sequence[Prompt]) -> Iterator[list[int]]:
+        """What is run together: groups, and rows of like length, so that little is padded.
 
-        Padding would run through the state of linear attention, so there only equal lengths are
-        batched.
+        Padding would run through the state of linear attention, and some rotary embeddings depend
+        on the longest row, so there only equal lengths are batched.
+
+        Yields:
+            Places in `prompts`.
         """
         longest: dict[object, int] = {}
         for prompt in prompts:
@@ -109,7 +118,7 @@ class GreedyDecoder:
 
         def place(row: int) -> tuple[int, ...]:
             length, group = len(prompts[row].ids), prompts[row].group
-            return (length,) if self._recurrent else (longest[group], number[group], length)
+            return (length,) if self._equal_lengths else (longest[group], number[group], length)
 
         batch: list[int] = []
         for row in sorted(range(len(prompts)), key=place):
@@ -123,7 +132,7 @@ class GreedyDecoder:
     def _fits(self, rows: list[Prompt]) -> bool:
         lengths = {len(row.ids) for row in rows}
         tokens = len(rows) * (max(lengths) + max(row.max_new_tokens for row in rows))
-        return tokens <= self.max_batch_tokens and not (self._recurrent and len(lengths) > 1)
+        return tokens <= self.max_batch_tokens and not (self._equal_lengths and len(lengths) > 1)
 
     def _batch(self, rows: list[Prompt]) -> list[Continuation]:
         """Continue the rows; where memory runs out, one half after the other."""
@@ -145,8 +154,7 @@ class GreedyDecoder:
                 f"no memory for a single prompt of {longest} tokens, new ones included "
                 f"({message}): choose a smaller model or smaller passages, or load_in_4bit"
             )
-        half = len(rows) // 2
-        self.max_batch_tokens = min(self.max_batch_tokens, half * longest)
+        self.max_batch_tokens = min(self.max_batch_tokens, len(rows) // 2 * longest)
         logger.warning(
             "out of memory with %d rows of up to %d tokens: going on with half of them at a time; "
             "max_batch_tokens=%d avoids the attempt",
@@ -154,7 +162,7 @@ class GreedyDecoder:
             longest,
             self.max_batch_tokens,
         )
-        return self._batch(rows[:half]) + self._batch(rows[half:])
+        return self(rows)
 
     def _continue(self, rows: list[Prompt], results: list[Continuation]) -> None:
         cache = DynamicCache(config=self._config)
@@ -208,7 +216,13 @@ class GreedyDecoder:
         of_rows = [n for n, own in zip(shared, groups, strict=True) for _ in own]
         own_lengths = {len(row.ids) - n for row, n in zip(rows, of_rows, strict=True)}
         padded = len(set(shared)) > 1 or len(own_lengths) > 1
-        if saved < MIN_SAVED or min(shared) == 0 or (padded and not self._sees_everything):
+        width = max(shared) + max(own_lengths) + max(row.max_new_tokens for row in rows)
+        if (
+            saved < MIN_SAVED
+            or min(shared) == 0
+            or (padded and not self._sees_everything)
+            or len(rows) * width > self.max_batch_tokens
+        ):
             return [0] * len(rows), torch.empty(len(rows), 0, dtype=torch.long).to(
                 self._model.device
             )
@@ -221,13 +235,23 @@ class GreedyDecoder:
 
     @property
     def _sees_everything(self) -> bool:
+        """Whether padding in the middle is nothing but masked: full attention, rotated positions.
+
+        Others count places where these count positions, or hide it in settings of their own.
+        """
         kinds = self._kinds
         window = getattr(self._config, "sliding_window", None) if not kinds else None
-        return window is None and kinds <= {"full_attention"}
+        rotated = bool(getattr(self._config, "rope_parameters", None))
+        return window is None and kinds <= {"full_attention"} and rotated
 
     @property
-    def _recurrent(self) -> bool:
-        return not self._kinds <= {"full_attention", "sliding_attention", "chunked_attention"}
+    def _equal_lengths(self) -> bool:
+        recurrent = not self._kinds <= {"full_attention", "sliding_attention", "chunked_attention"}
+        return recurrent or any(kind in self._rope for kind in ("'longrope'", "'dynamic'"))
+
+    @property
+    def _rope(self) -> str:
+        return repr(getattr(self._config, "rope_parameters", None))  # one, or one per layer type
 
     @property
     def _kinds(self) -> set[str]:
@@ -266,4 +290,4 @@ def _common(prompts: list[list[int]]) -> int:
 def _out_of_memory(error: Exception) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return "DefaultCPUAllocator" in str(error)
+    return any(sign in str(error) for sign in _SIGNS_OF_NO_MEMORY)

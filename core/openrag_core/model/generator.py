@@ -83,7 +83,7 @@ class TransformersGenerator:
                 f"the model's reflection tokens are trained, but its tokenizer lacks "
                 f"{', '.join(sorted(absent))}: load the tokenizer that belongs to it"
             )
-        self._positions: int = model.config.get_text_config().max_position_embeddings
+        self._positions = _positions(model)
         self._prompts = PromptBuilder(
             tokenizer,
             trained=self.reflection_trained,
@@ -97,6 +97,8 @@ class TransformersGenerator:
             banned=[] if self.reflection_trained else list(reflection.values()),
             max_batch_tokens=max_batch_tokens,
         )
+        ends = {id_: str(tokenizer.convert_ids_to_tokens(id_)) for id_ in self._decoder.ends}
+        self._special |= ends  # also where the tokenizer takes them for words
         self._scheduler = Scheduler(self._decoder)
 
     def request(self, questions: Sequence[str]) -> list[Mapping[str, float]]:
@@ -208,7 +210,8 @@ class TransformersGenerator:
     def _settled(self, settled: Settled, written: Continuation) -> bool:
         tokens = zip(written.ids, written.logprobs, strict=True)
         text = [logprob for id_, logprob in tokens if id_ not in self._special]
-        return bool(text) and settled(text, self.max_new_tokens)
+        most = self.max_new_tokens - (len(written.ids) - len(text))
+        return bool(text) and settled(text, most)
 
     def _run(self, work: _Work[_Result]) -> _Result:
         future = self._submit(work.prompts)
@@ -258,3 +261,13 @@ class TransformersGenerator:
                 continuation.ids, continuation.logprobs, continuation.watched, strict=True
             )
         )
+
+
+def _positions(model: PreTrainedModel) -> int:
+    positions: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if positions is None:
+        raise ConfigError(
+            f"{type(model).__name__} does not say how long a text it holds "
+            "(max_position_embeddings): choose another model"
+        )
+    return positions

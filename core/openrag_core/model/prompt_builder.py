@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from openrag_core.prompts import PromptMode, encode_messages, encode_prompt
 from openrag_core.records import Evidence, Passage
 
+_SENTENCE_END = re.compile(r"[.!?][\"')\]]*\s|[。！？]")  # noqa: RUF001  (of Chinese and Japanese)
 READING = "Answer the question from the text. Use the words of the text."
 
 
@@ -56,11 +58,12 @@ class PromptBuilder:
         ids = self._reading(question, kept)
         truncated = False
         while (excess := len(ids) - self.room) > 0:
-            shorter = self._cut(kept[-1]["text"], excess)
-            if not shorter and len(kept) == 1:
+            shorter = self._shorter(kept[-1], excess)
+            if len(kept) > 1 and not (shorter and shorter["text"]):
+                shorter = None  # a title alone is no evidence
+            elif shorter is None:
                 break
-            last = [kept[-1] | {"text": shorter}] if shorter else []
-            kept, truncated = [*kept[:-1], *last], True
+            kept, truncated = [*kept[:-1], *([shorter] if shorter else [])], True
             ids = self._reading(question, kept)
         return Reading(ids, tuple(evidence[: len(kept)]), truncated)
 
@@ -70,13 +73,28 @@ class PromptBuilder:
         text = "\n\n".join(f"{p['title']}\n{p['text']}".strip() for p in passages)
         return self._chat(("system", READING), ("user", f"Text: {text}\n\nQuestion: {question}"))
 
+    def _shorter(self, passage: dict[str, str], tokens: int) -> dict[str, str] | None:
+        """The passage with a shorter text; its title is cut only where that is all there is."""
+        for part in ("text", "title"):
+            if shorter := self._cut(passage[part], tokens):
+                return passage | {part: shorter}
+            if part == "text" and passage["text"] and passage["title"]:
+                return passage | {"text": ""}
+        return None
+
     def _cut(self, text: str, tokens: int) -> str:
-        """The text without its last tokens, and without the sentence that they were in."""
+        """The text without its last tokens, and without the sentence that they were in.
+
+        A sentence end that would cost half of what could be kept is passed over for a word's.
+        """
         length = len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
         if length <= tokens:
             return ""
         kept = text[: int(len(text) * (1 - tokens / length))]
-        return kept[: kept.rfind(". ") + 1] or kept
+        ends = [found.end() for found in _SENTENCE_END.finditer(kept)]
+        if ends and ends[-1] > len(kept) / 2:
+            return kept[: ends[-1]].rstrip()
+        return kept.rpartition(" ")[0] or kept
 
     def _trained(
         self, question: str, mode: PromptMode, evidence: Sequence[Mapping[str, str]] = ()

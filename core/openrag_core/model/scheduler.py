@@ -2,35 +2,38 @@
 
 from __future__ import annotations
 
+import os
+import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from threading import Lock
+from weakref import WeakSet
 
 from openrag_core.model.decoding import Continuation, GreedyDecoder, Prompt
 
 Continuations = list[Continuation]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class _Job:
-    """What one caller wants continued."""
+    """What one caller wants continued, cut into pieces of at most a batch."""
 
-    prompts: Sequence[Prompt]
-    future: Future[Continuations] = field(default_factory=Future)
+    def __init__(self, prompts: Sequence[Prompt], pieces: Sequence[list[int]]) -> None:
+        self.prompts = prompts
+        self.pieces = deque(pieces)
+        self.future: Future[Continuations] = Future()
+        self._written: dict[int, Continuation] = {}
 
-    @property
-    def tokens(self) -> int:
-        return sum(len(prompt.ids) + prompt.max_new_tokens for prompt in self.prompts)
+    def tokens(self, rows: list[int]) -> int:
+        prompts = [self.prompts[row] for row in rows]
+        return sum(len(prompt.ids) + prompt.max_new_tokens for prompt in prompts)
 
-    def marked(self) -> list[Prompt]:
-        """The prompts, in groups of this job's own, and stopping where the caller gave up."""
-        return [
-            replace(prompt, group=(id(self), prompt.group), stop=self._stop(prompt))
-            for prompt in self.prompts
-        ]
+    def marked(self, row: int) -> Prompt:
+        """A prompt in a group of this job's own, that stops where the caller gave up."""
+        prompt = self.prompts[row]
+        return replace(prompt, group=(id(self), prompt.group), stop=self._stop(prompt))
 
     def _stop(self, prompt: Prompt) -> Callable[[Continuation], bool]:
         own, cancelled = prompt.stop, self.future.cancelled
@@ -38,13 +41,27 @@ class _Job:
             return lambda _: cancelled()
         return lambda written: cancelled() or own(written)
 
+    def finish(self, rows: list[int], written: Continuations) -> None:
+        self._written |= zip(rows, written, strict=True)
+        if len(self._written) == len(self.prompts):
+            with suppress(InvalidStateError):  # cancelled
+                self.future.set_result([self._written[row] for row in range(len(self.prompts))])
+
+    def fail(self, error: BaseException) -> None:
+        traceback.clear_frames(error.__traceback__)  # they hold the batch's tensors
+        with suppress(InvalidStateError):
+            self.future.set_exception(error)
+
+
+_Piece = tuple[_Job, list[int]]
+
 
 class Scheduler:
-    """Owns a decoder and runs it in a thread of its own.
+    """Owns a decoder and runs it in a thread of its own, one batch at a time.
 
-    While it is busy, requests wait; then as many as fit into a batch are run together, first come,
-    first served. Cancelling a request's future takes its rows out of a running batch at the next
-    token.
+    A request of several batches takes turns with the others, batch by batch; where a batch has
+    room left, what else is waiting joins it. Cancelling a request's future takes its rows out of a
+    running batch at the next token, and the rest is not begun.
 
     Args:
         decoder: Used by nobody else.
@@ -52,6 +69,11 @@ class Scheduler:
 
     def __init__(self, decoder: GreedyDecoder) -> None:
         self._decoder = decoder
+        self.start()
+        _schedulers.add(self)
+
+    def start(self) -> None:
+        """Begin with nothing to do; in a forked process, where the thread is gone, once more."""
         self._waiting: deque[_Job] = deque()
         self._lock = Lock()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="openrag-model")
@@ -66,42 +88,60 @@ class Scheduler:
             Their continuations, in the order of the prompts. It can be cancelled at any time;
             `asyncio.wrap_future` makes it awaitable.
         """
-        job = _Job(prompts)
+        job = _Job(prompts, list(self._decoder.batches(prompts)))
+        if not prompts:
+            job.finish([], [])
+            return job.future
         with self._lock:
             self._waiting.append(job)
         self._thread.submit(self._run_waiting)
         return job.future
 
     def _run_waiting(self) -> None:
-        if jobs := self._take():
-            self._run(jobs)
+        while pieces := self._take():
+            for failed, error in self._run(pieces):
+                failed.fail(error)
 
-    def _take(self) -> list[_Job]:
-        """The requests that have waited longest, as many as fit into a batch."""
-        jobs: list[_Job] = []
-        tokens = 0
+    def _take(self) -> list[_Piece]:
+        """The next piece of the request whose turn it is, and of others as far as they fit."""
+        pieces: list[_Piece] = []
+        room = self._decoder.max_batch_tokens
         with self._lock:
-            while self._waiting:
-                tokens += self._waiting[0].tokens
-                if jobs and tokens > self._decoder.max_batch_tokens:
-                    break
+            for _ in range(len(self._waiting)):
                 job = self._waiting.popleft()
-                if not job.future.cancelled():
-                    jobs.append(job)
-        return jobs
+                if job.future.done():
+                    continue
+                room -= job.tokens(job.pieces[0])
+                if pieces and room < 0:
+                    self._waiting.appendleft(job)
+                    break
+                pieces.append((job, job.pieces.popleft()))
+                if job.pieces:
+                    self._waiting.append(job)
+        return pieces
 
-    def _run(self, jobs: list[_Job]) -> None:
+    def _run(self, pieces: list[_Piece]) -> list[tuple[_Job, BaseException]]:
+        """Run pieces together; returns the requests that failed, and why."""
         try:
-            written = iter(self._decoder([prompt for job in jobs for prompt in job.marked()]))
+            written = iter(self._decoder([job.marked(row) for job, rows in pieces for row in rows]))
         except BaseException as error:  # whatever it is, the callers wait for it
-            if len(jobs) > 1:  # nobody fails for what another one asked
-                for job in jobs:
-                    self._run([job])
-                return
-            with suppress(InvalidStateError):
-                jobs[0].future.set_exception(error)
-            return
-        for job in jobs:
-            own = [next(written) for _ in job.prompts]
-            with suppress(InvalidStateError):  # cancelled
-                job.future.set_result(own)
+            failures = [(job, error) for job, _ in pieces]
+        else:
+            for job, rows in pieces:
+                job.finish(rows, [next(written) for _ in rows])
+            return []
+        if len(failures) == 1:
+            return failures
+        return [failed for piece in pieces for failed in self._run([piece])]  # each for itself
+
+
+_schedulers: WeakSet[Scheduler] = WeakSet()
+
+
+def _start_anew() -> None:
+    for scheduler in _schedulers:
+        scheduler.start()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_start_anew)

@@ -276,9 +276,20 @@ def test_a_damaged_file_is_named(adapter: Path, file: str, content: str, message
         load(adapter)
 
 
+def test_a_lost_base_file_is_named(adapter: Path) -> None:
+    (adapter / "base.json").unlink()
+    with pytest.raises(CheckpointError, match=r"base\.json: missing"):
+        load(adapter)
+
+
+def test_others_may_read_what_is_saved(adapter: Path) -> None:
+    mode = adapter.stat().st_mode & 0o666
+    assert {file.stat().st_mode & 0o777 for file in adapter.iterdir()} == {mode}
+
+
 def test_impossible_requests_are_refused(base: Path, tmp_path: Path) -> None:
     model, words = make_mixture(base)
-    with pytest.raises(ConfigError, match="takes the base"):
+    with pytest.raises(ConfigError, match="needs a base"):
         save(model, words, tmp_path / "x", layout="adapter")
     with pytest.raises(ConfigError, match="merged, adapter, published; got 'zip'"):
         save(model, words, tmp_path / "x", layout="zip")  # type: ignore[arg-type]
@@ -289,6 +300,9 @@ def test_impossible_requests_are_refused(base: Path, tmp_path: Path) -> None:
     save(model, words, tmp_path / "merged")
     with pytest.raises(CheckpointError, match="a mixture of experts already"):
         save(model, words, tmp_path / "x", layout="adapter", base=tmp_path / "merged")
+    other = make_base(tmp_path / "other", "qwen3")
+    with pytest.raises(CheckpointError, match=r"other is not the base of this model: .*norm"):
+        save(model, words, tmp_path / "x", layout="adapter", base=other)
     with pytest.raises(ConfigError, match="takes no base"):
         load(tmp_path / "merged", base=base)
     with pytest.raises(CheckpointError, match="a mixture of experts already"):

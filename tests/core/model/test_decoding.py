@@ -129,6 +129,7 @@ def test_unlike_lengths_meet_in_a_window_only_where_nothing_is_padded(
     for family, expected in {
         "gemma3-window": [(4, 71)],
         "qwen3.5-linear": [(1, 65), (1, 67), (1, 69), (1, 71)],
+        "phi3-longrope": [(1, 65), (1, 67), (1, 69), (1, 71)],
     }.items():
         own = mixture(family)
         seen: list[tuple[int, ...]] = []
@@ -197,8 +198,42 @@ def test_batches_honour_the_bound(model: PreTrainedModel, shapes: list[tuple[int
     assert prefills == [(2, 3), (2, 7)]  # a third row would make 3 x (5 + 4) in the first
 
 
+def test_beginnings_of_unlike_length_are_not_shared_past_the_bound(
+    model: PreTrainedModel, shapes: list[tuple[int, ...]]
+) -> None:
+    """Side by side, the longest beginning and the longest rest make rows that nobody asked for."""
+    long, short = [5, 6] * 60, [7, 8] * 30
+    prompts = ask([[*long, n] for n in range(9, 13)], 2, "a")
+    prompts += ask([[*short, n, *[3, 4] * 25] for n in range(9, 13)], 2, "b")
+    longest = max(len(prompt.ids) for prompt in prompts) + 2
+    GreedyDecoder(model, pad_id=0, max_batch_tokens=8 * longest)(prompts)
+    assert shapes[0] == (8, 121)
+    shapes.clear()
+    GreedyDecoder(model, pad_id=0)(prompts)
+    assert shapes[:2] == [(2, 120), (8, 51)]
+
+
+def test_a_rotation_that_depends_on_the_longest_row_is_given_rows_of_one_length() -> None:
+    """Beyond 90 tokens this one rotates otherwise, for whatever is in the batch."""
+    own = mixture("phi3-longrope")
+    prompts = ask([[5, 9] * 20, [7, 3] * 60], 3)
+    decode = GreedyDecoder(own, pad_id=0, watch=WATCH)
+    for prompt, continuation in zip(prompts, decode(prompts), strict=True):
+        assert_alike(continuation, by_the_book(own, prompt))
+
+
+NO_MEMORY = [
+    torch.OutOfMemoryError("CUDA out of memory"),
+    RuntimeError("could not create a primitive"),
+]
+
+
+@pytest.mark.parametrize("error", NO_MEMORY)
 def test_where_memory_runs_out_half_goes_on(
-    model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    model: PreTrainedModel,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: RuntimeError,
 ) -> None:
     expected = GreedyDecoder(model, pad_id=0)(ask(PROMPTS))
     forward = model.forward
@@ -207,7 +242,7 @@ def test_where_memory_runs_out_half_goes_on(
     def cramped(**inputs: Any) -> Any:  # noqa: ANN401
         sizes.append(len(inputs["input_ids"]))
         if len(inputs["input_ids"]) > 2 and len(sizes) > 3:  # in the middle of the answers
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            raise error
         return forward(**inputs)
 
     monkeypatch.setattr(model, "forward", cramped)
@@ -218,6 +253,7 @@ def test_where_memory_runs_out_half_goes_on(
         assert_alike(one, other)
     assert "out of memory with 4 rows of up to 16 tokens: going on with half" in caplog.text
     assert decode.max_batch_tokens == 32
+    assert sum(size > 2 for size in sizes) == 4  # three that went well, and one that did not
     sizes.clear()
     decode(ask(PROMPTS))
     assert max(sizes) == 2  # nothing is tried twice

@@ -13,6 +13,7 @@ from transformers import (
     Gemma3TextConfig,
     GemmaConfig,
     LlamaConfig,
+    MiniCPM3Config,
     MistralConfig,
     Phi3Config,
     PhiConfig,
@@ -46,6 +47,25 @@ FAMILIES: dict[str, PreTrainedConfig] = {
     "gemma2": Gemma2Config(**SIZES, head_dim=8),
     "phi": PhiConfig(**SIZES),
     "phi3": Phi3Config(**SIZES),
+    "phi3-longrope": Phi3Config(
+        **SIZES,
+        max_position_embeddings=512,
+        original_max_position_embeddings=90,
+        rope_parameters={
+            "rope_type": "longrope",
+            "rope_theta": 10000.0,
+            "short_factor": [1.0] * 4,
+            "long_factor": [3.0] * 4,
+        },
+    ),
+    "minicpm3-latent": MiniCPM3Config(
+        **SIZES | {"num_key_value_heads": 4},
+        q_lora_rank=8,
+        kv_lora_rank=8,
+        qk_nope_head_dim=8,
+        qk_rope_head_dim=8,
+        v_head_dim=8,
+    ),
     "mistral-window": MistralConfig(**SIZES, sliding_window=5),
     "gemma2-window": Gemma2Config(**SIZES, head_dim=8, sliding_window=5),
     "gemma3-window": Gemma3TextConfig(
