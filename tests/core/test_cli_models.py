@@ -16,7 +16,7 @@ from transformers import (
 
 from openrag_core.model import load
 from tests.conftest import DOCUMENTS
-from tests.core.model.test_adapter import make_base
+from tests.core.model.checkpoints.test_adapter import make_base
 from tests.core.model.tiny import SIZES, assert_equal
 from tests.core.test_cli import Run, openrag
 

@@ -30,7 +30,7 @@ def upcycle(
     """Make a mixture of experts with reflection tokens out of a dense model, ready to train."""
     need("model", "torch", "transformers", "peft")
     from openrag_core import model  # noqa: PLC0415  (loads torch)
-    from openrag_core.model.files import check_new  # noqa: PLC0415
+    from openrag_core.model.checkpoints.files import check_new  # noqa: PLC0415
 
     check_new(output)
     with err.status("loading the dense model"):
@@ -63,7 +63,7 @@ def convert(
     """Save a mixture of experts in another layout; numbers stay as they are stored."""
     need("model", "torch", "transformers", "peft")
     from openrag_core import model  # noqa: PLC0415  (loads torch)
-    from openrag_core.model.files import check_new  # noqa: PLC0415
+    from openrag_core.model.checkpoints.files import check_new  # noqa: PLC0415
 
     check_new(output)
     if layout == "adapter" and base is None and checkpoint == BUNDLED:

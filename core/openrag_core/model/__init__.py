@@ -4,13 +4,13 @@ from openrag_core._extras import need
 
 need("model", "torch", "transformers", "peft", "safetensors", "gguf", "platformdirs")
 
-from openrag_core.model.checkpoint import load  # noqa: E402
+from openrag_core.model.checkpoints.dense import load_dense  # noqa: E402
+from openrag_core.model.checkpoints.loading import load  # noqa: E402
+from openrag_core.model.checkpoints.published_split import load_split  # noqa: E402
+from openrag_core.model.checkpoints.saving import save  # noqa: E402
 from openrag_core.model.config import OpenRAGConfig  # noqa: E402
-from openrag_core.model.dense import load_dense  # noqa: E402
 from openrag_core.model.generator import TransformersGenerator  # noqa: E402
 from openrag_core.model.modeling import OpenRAGForCausalLM, lora_targets  # noqa: E402
-from openrag_core.model.published_split import load_split  # noqa: E402
-from openrag_core.model.saving import save  # noqa: E402
 from openrag_core.model.upcycle import add_reflection_tokens, upcycle  # noqa: E402
 
 __all__ = [

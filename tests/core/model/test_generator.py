@@ -28,7 +28,7 @@ from openrag_core import (
     WeightsNotInstalledError,
 )
 from openrag_core.model import OpenRAGForCausalLM, TransformersGenerator, load
-from openrag_core.model.bundled import bundled_base, cache_folder
+from openrag_core.model.checkpoints.bundled import bundled_base, cache_folder
 from openrag_core.model.decoding import Prompt
 from openrag_core.reflection import TOKENS
 from openrag_core.weights import GENERATOR
@@ -367,7 +367,7 @@ def test_a_conversion_that_breaks_leaves_nothing(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setenv("OPENRAG_CACHE", str(tmp_path))
-    monkeypatch.setattr("openrag_core.model.bundled._convert", full)
+    monkeypatch.setattr("openrag_core.model.checkpoints.bundled._convert", full)
     with pytest.raises(CheckpointError, match=r"No space left.*make room"):
         load("bundled")
     assert list(tmp_path.iterdir()) == []

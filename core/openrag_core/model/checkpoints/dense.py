@@ -12,15 +12,15 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from openrag_core.errors import CheckpointError
-from openrag_core.model.bundled import bundled_base
-from openrag_core.model.config import OpenRAGConfig
-from openrag_core.model.files import read_json, readable
-from openrag_core.model.published import (
+from openrag_core.model.checkpoints.bundled import bundled_base
+from openrag_core.model.checkpoints.files import read_json, readable
+from openrag_core.model.checkpoints.published import (
     can_be_published,
     is_published,
     read_published_tokenizer,
 )
-from openrag_core.model.weight_files import check_loaded, check_whole, weight_files
+from openrag_core.model.checkpoints.weight_files import check_loaded, check_whole, weight_files
+from openrag_core.model.config import OpenRAGConfig
 from openrag_core.weights import BUNDLED, checkpoint_folder
 
 

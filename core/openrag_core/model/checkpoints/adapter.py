@@ -24,19 +24,19 @@ from torch import Tensor
 from transformers import AutoConfig, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from openrag_core.errors import CheckpointError
-from openrag_core.model.config import OpenRAGConfig
-from openrag_core.model.dense import dense_folder, from_folder
-from openrag_core.model.files import read_json, readable
-from openrag_core.model.lora import put_lora
-from openrag_core.model.modeling import OpenRAGForCausalLM
-from openrag_core.model.published import EMBEDDING, HEAD
-from openrag_core.model.upcycle import upcycle
-from openrag_core.model.weight_files import (
+from openrag_core.model.checkpoints.dense import dense_folder, from_folder
+from openrag_core.model.checkpoints.files import read_json, readable
+from openrag_core.model.checkpoints.lora import put_lora
+from openrag_core.model.checkpoints.published import EMBEDDING, HEAD
+from openrag_core.model.checkpoints.weight_files import (
     check_complete,
     check_known,
     read_file,
     weight_files,
 )
+from openrag_core.model.config import OpenRAGConfig
+from openrag_core.model.modeling import OpenRAGForCausalLM
+from openrag_core.model.upcycle import upcycle
 from openrag_core.weights import BUNDLED
 
 BASE, WEIGHTS, LORA = "base.json", "adapter.safetensors", "lora"

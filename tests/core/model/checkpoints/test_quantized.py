@@ -11,12 +11,12 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 
 from openrag_core import CheckpointError, ConfigError, MissingExtraError
 from openrag_core.model import TransformersGenerator, load, lora_targets, save
-from tests.core.model.test_adapter import make_mixture
+from tests.core.model.checkpoints.test_adapter import make_mixture
 from tests.core.model.tiny import SIZES
 from tests.core.model.words import tokenizer
 
 pytest.importorskip("bitsandbytes", reason="extra: quantized")
-FIXTURES = Path(__file__).parents[2] / "fixtures"
+FIXTURES = Path(__file__).parents[3] / "fixtures"
 IDS = torch.tensor([[5, 9, 17, 33]])
 
 

@@ -16,7 +16,7 @@ from peft import (
 from transformers import PreTrainedModel
 
 from openrag_core.errors import CheckpointError
-from openrag_core.model.weight_files import check_complete, check_known, read_file
+from openrag_core.model.checkpoints.weight_files import check_complete, check_known, read_file
 
 Shapes = Mapping[str, torch.Size]
 

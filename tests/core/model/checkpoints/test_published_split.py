@@ -1,4 +1,4 @@
-"""core/openrag_core/model/published_split.py: what the released training leaves, put together."""
+"""model/checkpoints/published_split.py: what the released training leaves, put together."""
 
 import json
 from collections.abc import Callable
@@ -14,8 +14,8 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTraine
 
 from openrag_core import CheckpointError, ConfigError
 from openrag_core.model import OpenRAGForCausalLM, load, load_split, upcycle
+from openrag_core.model.checkpoints.published import published_tensors
 from openrag_core.model.layer import OpenRAGMLP
-from openrag_core.model.published import published_tensors
 from tests.core.model.tiny import SIZES, wake
 
 PREFIX = "base_model.model."

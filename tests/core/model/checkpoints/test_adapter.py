@@ -1,4 +1,4 @@
-"""core/openrag_core/model/adapter.py: what is added comes back, on the base it belongs to."""
+"""model/checkpoints/adapter.py: what is added comes back, on the base it belongs to."""
 
 import json
 import shutil
@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 
 from openrag_core import CheckpointError, ConfigError
 from openrag_core.model import add_reflection_tokens, load, load_dense, lora_targets, save, upcycle
-from openrag_core.model.adapter import fingerprint
+from openrag_core.model.checkpoints.adapter import fingerprint
 from tests.core.model.tiny import assert_equal, dense, wake
 from tests.core.model.words import tokenizer
 

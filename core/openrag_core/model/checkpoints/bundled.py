@@ -10,7 +10,7 @@ from platformdirs import user_cache_dir
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from openrag_core.errors import CheckpointError
-from openrag_core.model.files import new_folder
+from openrag_core.model.checkpoints.files import new_folder
 from openrag_core.weights import GENERATOR
 
 _NAME = f"{GENERATOR.module}-{GENERATOR.version}-v1"  # another conversion takes another name

@@ -25,10 +25,10 @@ from transformers import (
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from openrag_core.errors import CheckpointError
+from openrag_core.model.checkpoints.files import read_json, readable
+from openrag_core.model.checkpoints.weight_files import read_folder
 from openrag_core.model.config import OpenRAGConfig
-from openrag_core.model.files import read_json, readable
 from openrag_core.model.modeling import OpenRAGForCausalLM
-from openrag_core.model.weight_files import read_folder
 
 HEAD = "lm_head.weight"
 EMBEDDING = "model.embed_tokens.weight"

@@ -12,12 +12,16 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 from openrag_core._extras import need
 from openrag_core.compute import choose_device, choose_dtype
 from openrag_core.errors import ConfigError
-from openrag_core.model.adapter import is_adapter, load_adapter
 from openrag_core.model.attention import use_cpu_decoding
-from openrag_core.model.dense import from_folder, load_dense, read_tokenizer
-from openrag_core.model.files import read_json, readable
-from openrag_core.model.published import is_published, load_published, read_published_tokenizer
-from openrag_core.model.published_split import is_split, load_split
+from openrag_core.model.checkpoints.adapter import is_adapter, load_adapter
+from openrag_core.model.checkpoints.dense import from_folder, load_dense, read_tokenizer
+from openrag_core.model.checkpoints.files import read_json, readable
+from openrag_core.model.checkpoints.published import (
+    is_published,
+    load_published,
+    read_published_tokenizer,
+)
+from openrag_core.model.checkpoints.published_split import is_split, load_split
 from openrag_core.model.upcycle import add_reflection_tokens, upcycle
 from openrag_core.weights import BUNDLED, checkpoint_folder
 

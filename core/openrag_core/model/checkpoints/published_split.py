@@ -21,10 +21,8 @@ from transformers import AutoConfig, LlamaConfig, LlamaForCausalLM
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from openrag_core.errors import CheckpointError
-from openrag_core.model.config import OpenRAGConfig
-from openrag_core.model.lora import put_lora, read_lora_config
-from openrag_core.model.modeling import OpenRAGForCausalLM
-from openrag_core.model.published import (
+from openrag_core.model.checkpoints.lora import put_lora, read_lora_config
+from openrag_core.model.checkpoints.published import (
     EMBEDDING,
     HEAD,
     check_base,
@@ -32,7 +30,14 @@ from openrag_core.model.published import (
     published_shapes,
     read_published_tokenizer,
 )
-from openrag_core.model.weight_files import check_complete, check_known, read_file, read_folder
+from openrag_core.model.checkpoints.weight_files import (
+    check_complete,
+    check_known,
+    read_file,
+    read_folder,
+)
+from openrag_core.model.config import OpenRAGConfig
+from openrag_core.model.modeling import OpenRAGForCausalLM
 from openrag_core.weights import checkpoint_folder
 
 _EXPERTS = "moe_model.bin"

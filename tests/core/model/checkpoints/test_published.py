@@ -1,4 +1,4 @@
-"""core/openrag_core/model/published.py: the published layout, in and out, and what is refused."""
+"""model/checkpoints/published.py: the published layout, in and out, and what is refused."""
 
 import json
 from collections.abc import Callable
@@ -15,8 +15,8 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from openrag_core import CheckpointError, ConfigError
 from openrag_core.model import OpenRAGForCausalLM, load, upcycle
-from openrag_core.model.published import save_published
-from tests.core.model.conftest import FIXTURES
+from openrag_core.model.checkpoints.published import save_published
+from tests.core.model.checkpoints.conftest import FIXTURES
 from tests.core.model.tiny import SIZES, dense, wake
 
 IDS = torch.tensor([[5, 9, 17, 33]])

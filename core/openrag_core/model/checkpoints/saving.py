@@ -10,10 +10,10 @@ from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from openrag_core.errors import CheckpointError, ConfigError
-from openrag_core.model.adapter import save_adapter
-from openrag_core.model.files import new_folder
+from openrag_core.model.checkpoints.adapter import save_adapter
+from openrag_core.model.checkpoints.files import new_folder
+from openrag_core.model.checkpoints.published import save_published
 from openrag_core.model.modeling import OpenRAGForCausalLM
-from openrag_core.model.published import save_published
 
 Layout = Literal["merged", "adapter", "published"]
 

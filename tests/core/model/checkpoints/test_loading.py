@@ -1,4 +1,4 @@
-"""core/openrag_core/model/checkpoint.py: what can be loaded, and what is said else."""
+"""model/checkpoints/loading.py: what can be loaded, and what is said else."""
 
 from collections.abc import Callable
 from pathlib import Path
