@@ -8,6 +8,7 @@ import signal
 import sys
 import warnings
 from io import TextIOWrapper
+from threading import current_thread, main_thread
 
 from openrag_core._extras import need
 from openrag_core.errors import OpenRAGError
@@ -19,7 +20,8 @@ def main() -> None:
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal may not know every letter
     try:
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # half-made files are removed
+        if current_thread() is main_thread():
+            signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # half-made files are removed
         need("cli", "typer", "rich", "psutil")
         if not os.environ.get("OPENRAG_DEBUG"):
             _keep_libraries_quiet()

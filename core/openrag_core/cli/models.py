@@ -33,6 +33,7 @@ def upcycle(
     from openrag_core.model.checkpoints.files import check_new  # noqa: PLC0415
 
     check_new(output)
+    model.OpenRAGConfig(None, experts, top_k, adapter_dim, scaling)  # refuses before the loading
     with err.status("loading the dense model"):
         dense, tokenizer = model.load_dense(base)
     with err.status("adding experts and reflection tokens"):
