@@ -18,7 +18,7 @@ from pydantic import ConfigDict, SkipValidation
 from typing_extensions import TypedDict
 
 from langchain_openrag.documents import to_document, to_question
-from openrag_core import Answer, OpenRAG, OpenRAGError, QuestionError
+from openrag_core import Answer, OpenRAG, QuestionError
 from openrag_core.pipeline import check_questions
 
 RunnableInput = str | dict[str, Any] | list[Any] | BaseMessage | PromptValue
@@ -170,10 +170,10 @@ class OpenRAGRunnable(RunnableSerializable[RunnableInput, RunnableOutput]):
             alone = (self.rag.aanswer(question) for question in good)
             return _in_order(asked, await asyncio.gather(*alone, return_exceptions=True))
 
-    def _alone(self, question: str) -> Answer | OpenRAGError:
+    def _alone(self, question: str) -> Answer | Exception:
         try:
             return self.rag.answer(question)
-        except OpenRAGError as error:
+        except Exception as error:  # of whatever part; it belongs to this question
             return error
 
     def _pieces(self, values: Iterator[RunnableInput]) -> Iterator[RunnableOutput]:

@@ -146,6 +146,11 @@ def _pattern(content: str, token: AddedToken) -> str:
     return f"{before}{re.escape(content)}{after}" if content.strip() else ""
 
 
+def count_tokens(tokenizer: PreTrainedTokenizerBase, text: str) -> int:
+    """How many tokens a text takes in a prompt, where nothing in it is a special token."""
+    return len(_plain(tokenizer).tokenizer.encode(text, add_special_tokens=False).ids)
+
+
 def token_id(tokenizer: PreTrainedTokenizerBase, token: str) -> int:
     """Id of a special token.
 

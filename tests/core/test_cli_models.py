@@ -73,6 +73,15 @@ def test_an_interrupted_command_says_so_and_leaves_nothing(
     assert [path.name for path in base.parent.iterdir()] == ["base"]
 
 
+def test_a_moved_base_is_found_for_reading_and_writing(openrag: Run, base: Path) -> None:
+    openrag("upcycle", str(base), "one", *SMALL, "--adapter-only")
+    base.rename(base.with_name("moved"))
+    assert openrag("convert", "one", "two", "--layout", "adapter").code == 1
+    moved = ("--base", "moved")
+    assert openrag("convert", "one", "two", "--layout", "adapter", *moved).code == 0
+    assert_equal(load("two", dtype="auto")[0], load("one", base="moved", dtype="auto")[0])
+
+
 def test_layouts_are_converted_without_loss(openrag: Run, base: Path) -> None:
     openrag("upcycle", str(base), "whole", *SMALL)
     assert (

@@ -64,15 +64,15 @@ def convert(
     """Save a mixture of experts in another layout; numbers stay as they are stored."""
     need("model", "torch", "transformers", "peft")
     from openrag_core import model  # noqa: PLC0415  (loads torch)
+    from openrag_core.model.checkpoints.adapter import is_adapter  # noqa: PLC0415
     from openrag_core.model.checkpoints.files import check_new  # noqa: PLC0415
 
     check_new(output)
     if layout == "adapter" and base is None and checkpoint == BUNDLED:
         base = BUNDLED
+    read_with = base if layout != "adapter" or is_adapter(Path(checkpoint)) else None
     with err.status("loading"):
-        mixture, tokenizer = model.load(
-            checkpoint, base=None if layout == "adapter" else base, dtype="auto", device="cpu"
-        )
+        mixture, tokenizer = model.load(checkpoint, base=read_with, dtype="auto", device="cpu")
     with err.status("saving"):
         model.save(
             mixture, tokenizer, output, layout=layout, base=base if layout == "adapter" else None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
-from openrag_core.prompts import PromptMode, encode_messages, encode_prompt
+from openrag_core.prompts import PromptMode, count_tokens, encode_messages, encode_prompt
 from openrag_core.records import Evidence, Passage
 
 _SENTENCE_END = re.compile(r"[.!?][\"')\]]*\s|[。！？]")  # noqa: RUF001  (of Chinese and Japanese)
@@ -87,7 +87,7 @@ class PromptBuilder:
 
         A sentence end that would cost half of what could be kept is passed over for a word's.
         """
-        length = len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        length = count_tokens(self.tokenizer, text)
         if length <= tokens:
             return ""
         kept = text[: int(len(text) * (1 - tokens / length))]

@@ -48,7 +48,6 @@ class _Job:
                 self.future.set_result([self._written[row] for row in range(len(self.prompts))])
 
     def fail(self, error: BaseException) -> None:
-        traceback.clear_frames(error.__traceback__)  # they hold the batch's tensors
         with suppress(InvalidStateError):
             self.future.set_exception(error)
 
@@ -99,8 +98,10 @@ class Scheduler:
 
     def _run_waiting(self) -> None:
         while pieces := self._take():
-            for failed, error in self._run(pieces):
-                failed.fail(error)
+            if self._run(pieces) or len(pieces) == 1:
+                continue
+            for piece in pieces:  # nobody fails for what another one asked
+                self._run([piece])
 
     def _take(self) -> list[_Piece]:
         """The next piece of the request whose turn it is, and of others as far as they fit."""
@@ -120,19 +121,18 @@ class Scheduler:
                     self._waiting.append(job)
         return pieces
 
-    def _run(self, pieces: list[_Piece]) -> list[tuple[_Job, BaseException]]:
-        """Run pieces together; returns the requests that failed, and why."""
+    def _run(self, pieces: list[_Piece]) -> bool:
+        """Run pieces together; whether that went well. A single one that fails is told why."""
         try:
             written = iter(self._decoder([job.marked(row) for job, rows in pieces for row in rows]))
         except BaseException as error:  # whatever it is, the callers wait for it
-            failures = [(job, error) for job, _ in pieces]
-        else:
-            for job, rows in pieces:
-                job.finish(rows, [next(written) for _ in rows])
-            return []
-        if len(failures) == 1:
-            return failures
-        return [failed for piece in pieces for failed in self._run([piece])]  # each for itself
+            traceback.clear_frames(error.__traceback__)  # they hold the batch's tensors
+            if len(pieces) == 1:
+                pieces[0][0].fail(error)
+            return False
+        for job, rows in pieces:
+            job.finish(rows, [next(written) for _ in rows])
+        return True
 
 
 _schedulers: WeakSet[Scheduler] = WeakSet()

@@ -201,6 +201,29 @@ def test_who_cancels_while_running_stops_at_the_next_token(
     assert decoder.steps == 1 + 1
 
 
+def test_a_failed_batch_is_let_go_before_its_parts_are_run() -> None:
+    class Tensors:
+        pass
+
+    class Faulty(Recorder):
+        def __call__(self, prompts: Sequence[Prompt]) -> list[Continuation]:
+            if len(prompts) == 2:
+                held = Tensors()
+                self.held = ref(held)
+                raise ZeroDivisionError
+            if len(self.runs) > 1:
+                assert self.held() is None
+            return super().__call__(prompts)
+
+    decoder = Faulty()
+    scheduler = Scheduler(cast("GreedyDecoder", decoder))
+    hold(decoder, scheduler)
+    both = [scheduler.submit([Prompt([n], 1)]) for n in (1, 2)]
+    decoder.go_on.set()
+    assert [len(future.result(WAIT)) for future in both] == [1, 1]
+    assert decoder.runs == [[[0]], [[1]], [[2]]]
+
+
 def test_nobody_fails_for_another(decoder: Recorder, scheduler: Scheduler) -> None:
     hold(decoder, scheduler)
     good, bad = scheduler.submit([Prompt([1], 1)]), scheduler.submit([Prompt([666], 1)])
