@@ -90,7 +90,7 @@ class Gate:
             max_tokens: N.
         """
         if self.mode == "f_minp":
-            return exp(logprobs[-1]) < self.threshold
+            return exp(min(logprobs)) < self.threshold
         bound = exp(fsum(logprobs) / max_tokens)
         return self.mode == "f_meanp" and bound < self.threshold * (1 - ROUNDING)
 

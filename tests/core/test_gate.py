@@ -108,6 +108,7 @@ def test_a_draft_that_stops_early_is_decided_as_the_whole_one(
     ("mode", "probabilities", "settled"),
     [
         ("f_minp", [0.9, 0.4], True),
+        ("f_minp", [0.4, 0.9], True),
         ("f_minp", [0.9, 0.6], False),
         ("f_meanp", [0.9, 0.05], True),  # (0.9 x 0.05) ** (1/4) = 0.46: even with certainty after
         ("f_meanp", [0.9, 0.1], False),  # 0.55

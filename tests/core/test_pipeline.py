@@ -244,7 +244,7 @@ class Meeting:
         return False
 
     def request(self, questions: Sequence[str]) -> list[Mapping[str, float]]:
-        raise NotImplementedError
+        return self.generator.request(questions)
 
     def draft(self, questions: Sequence[str], settled: Settled | None = None) -> list[Draft]:
         self.both.wait()

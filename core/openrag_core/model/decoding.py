@@ -135,7 +135,7 @@ class GreedyDecoder:
         return tokens <= self.max_batch_tokens and not (self._equal_lengths and len(lengths) > 1)
 
     def _batch(self, rows: list[Prompt]) -> list[Continuation]:
-        """Continue the rows; where memory runs out, one half after the other."""
+        """Continue the rows; where memory runs out, in batches of at most half of them."""
         results = [Continuation() for _ in rows]
         try:
             self._continue(rows, results)
@@ -203,7 +203,8 @@ class GreedyDecoder:
         """Compute what the rows of each group begin with, once.
 
         Rows of unlike length get padding between this and their own part. Windows and recurrent
-        states count that as text, so there only what needs no padding is shared.
+        states count that as text, so there only what needs no padding is shared. A rotation that
+        depends on the longest row would be another one in the beginning: nothing is.
 
         Returns:
             How many tokens of each row are in the cache, and their mask; shape (rows, width).
@@ -217,19 +218,19 @@ class GreedyDecoder:
         own_lengths = {len(row.ids) - n for row, n in zip(rows, of_rows, strict=True)}
         padded = len(set(shared)) > 1 or len(own_lengths) > 1
         width = max(shared) + max(own_lengths) + max(row.max_new_tokens for row in rows)
+        device = self._model.device
         if (
             saved < MIN_SAVED
             or min(shared) == 0
             or (padded and not self._sees_everything)
+            or self._rotation_varies
             or len(rows) * width > self.max_batch_tokens
         ):
-            return [0] * len(rows), torch.empty(len(rows), 0, dtype=torch.long).to(
-                self._model.device
-            )
+            return [0] * len(rows), torch.empty(len(rows), 0, dtype=torch.long, device=device)
         ids, mask = self._padded([own[0][:n] for n, own in zip(shared, groups, strict=True)])
         self._step(ids, mask, (mask.cumsum(dim=-1) - 1).clamp(min=0), cache)
         place = [n for n, own in enumerate(groups) for _ in own]
-        expanded = torch.tensor(place, device=mask.device)
+        expanded = torch.tensor(place, device=device)
         cache.reorder_cache(cast("torch.LongTensor", expanded))
         return of_rows, mask[expanded]
 
@@ -247,11 +248,12 @@ class GreedyDecoder:
     @property
     def _equal_lengths(self) -> bool:
         recurrent = not self._kinds <= {"full_attention", "sliding_attention", "chunked_attention"}
-        return recurrent or any(kind in self._rope for kind in ("'longrope'", "'dynamic'"))
+        return recurrent or self._rotation_varies
 
     @property
-    def _rope(self) -> str:
-        return repr(getattr(self._config, "rope_parameters", None))  # one, or one per layer type
+    def _rotation_varies(self) -> bool:
+        rope = repr(getattr(self._config, "rope_parameters", None))  # one, or one per layer type
+        return any(kind in rope for kind in ("'longrope'", "'dynamic'"))
 
     @property
     def _kinds(self) -> set[str]:

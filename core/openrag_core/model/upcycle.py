@@ -84,17 +84,18 @@ def add_reflection_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizer
         )
     if tokenizer.pad_token is None:
         tokenizer.add_special_tokens({"pad_token": PAD})
-    rows = max(len(tokenizer), _embeddings(model)[0].shape[0])
+    rows = max(len(tokenizer), embedding_weights(model)[0].shape[0])
     model.resize_token_embeddings(rows, mean_resizing=False)
     vocabulary = tokenizer.get_added_vocab()
     with torch.no_grad():
-        for weight in set(_embeddings(model)):  # one, where the output head is tied
+        for weight in set(embedding_weights(model)):  # one, where the output head is tied
             for token, ids in pieces.items():
                 if ids:  # some tokenizers drop what they do not know
                     weight[vocabulary[token]] = weight[ids].mean(dim=0)
 
 
-def _embeddings(model: PreTrainedModel) -> tuple[Tensor, Tensor]:
+def embedding_weights(model: PreTrainedModel) -> tuple[Tensor, Tensor]:
+    """Of the token embedding and of the output head; one and the same where they are tied."""
     embedding: Any = model.get_input_embeddings()
     head: Any = model.get_output_embeddings()
     return embedding.weight, head.weight

@@ -217,6 +217,7 @@ def test_a_rotation_that_depends_on_the_longest_row_is_given_rows_of_one_length(
     """Beyond 90 tokens this one rotates otherwise, for whatever is in the batch."""
     own = mixture("phi3-longrope")
     prompts = ask([[5, 9] * 20, [7, 3] * 60], 3)
+    prompts += ask([[*[8, 4] * 40, n, *[6, 2] * 20] for n in (11, 12)], 3, "alike up to there")
     decode = GreedyDecoder(own, pad_id=0, watch=WATCH)
     for prompt, continuation in zip(prompts, decode(prompts), strict=True):
         assert_alike(continuation, by_the_book(own, prompt))

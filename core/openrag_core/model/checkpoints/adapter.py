@@ -22,6 +22,7 @@ from peft import PeftModel
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import AutoConfig, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import GENERATION_CONFIG_NAME
 
 from openrag_core.errors import CheckpointError
 from openrag_core.model.checkpoints.dense import dense_folder, from_folder
@@ -36,11 +37,10 @@ from openrag_core.model.checkpoints.weight_files import (
 )
 from openrag_core.model.config import OpenRAGConfig
 from openrag_core.model.modeling import OpenRAGForCausalLM
-from openrag_core.model.upcycle import upcycle
+from openrag_core.model.upcycle import embedding_weights, upcycle
 from openrag_core.weights import BUNDLED
 
 BASE, WEIGHTS, LORA = "base.json", "adapter.safetensors", "lora"
-GENERATION = "generation_config.json"
 _SAMPLE = 1024  # values of each tensor that a fingerprint looks at
 EXPERTS = re.compile(r".*\.mlp\.(router\.weight|experts\.(down|up))")
 _LAYER = re.compile(r"(layers\.\d+\.mlp)\.")
@@ -153,7 +153,7 @@ def load_adapter(
         scaling=config.scaling,
     )
     model.config.reflection_trained = config.reflection_trained
-    if (folder / GENERATION).is_file():
+    if (folder / GENERATION_CONFIG_NAME).is_file():
         model.generation_config = GenerationConfig.from_pretrained(folder)
     model.resize_token_embeddings(config.get_text_config().vocab_size, mean_resizing=False)
     _put(folder / WEIGHTS, model)
@@ -192,18 +192,12 @@ def _added(model: OpenRAGForCausalLM, base: PreTrainedModel, where: Path) -> dic
 
 def _embedding_names(base: PreTrainedModel) -> dict[str, str]:
     """Names of the base's embedding and output head (one, where they are tied) -> names here."""
-    weights = [_embedding(base, which) for which in _EMBEDDINGS]
+    weights = embedding_weights(base)
     return {
         name: next(w for w, weight in zip(_EMBEDDINGS, weights, strict=True) if weight is tensor)
         for name, tensor in base.state_dict(keep_vars=True).items()
         if any(weight is tensor for weight in weights)
     }
-
-
-def _embedding(model: PreTrainedModel, which: str) -> Tensor:
-    module: Any = getattr(model, f"get_{which}")()
-    weight: Tensor = module.weight
-    return weight
 
 
 def _rows_that_differ(own: Tensor, base: Tensor) -> Tensor:
@@ -254,7 +248,7 @@ def _put(file: Path, model: OpenRAGForCausalLM) -> None:
     """Copy tensors into the model; each must be there and fit."""
     tensors = read_file(file)
     own = {name: p for name, p in model.named_parameters() if EXPERTS.fullmatch(name)}
-    embeddings = {name: _embedding(model, name) for name in _EMBEDDINGS}
+    embeddings = dict(zip(_EMBEDDINGS, embedding_weights(model), strict=True))
     expected = {name: parameter.shape for name, parameter in own.items()}
     for name, weight in embeddings.items():
         if (rows := tensors.get(f"{name}.rows")) is not None:

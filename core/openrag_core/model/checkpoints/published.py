@@ -23,6 +23,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 from transformers import PreTrainedTokenizerBase as Tokenizer
+from transformers.utils import GENERATION_CONFIG_NAME
 
 from openrag_core.errors import CheckpointError
 from openrag_core.model.checkpoints.files import read_json, readable
@@ -33,7 +34,6 @@ from openrag_core.model.modeling import OpenRAGForCausalLM
 HEAD = "lm_head.weight"
 EMBEDDING = "model.embed_tokens.weight"
 _INPUTS = ["input_ids", "attention_mask"]
-_GENERATION = "generation_config.json"
 _OURS = {"num_experts": "num_experts", "topk": "num_experts_per_tok", "adapter_dim": "adapter_dim"}
 _OURS |= {"moe_scaling": "scaling"}
 _DROPPED = {"architectures", "auto_map", "moe_dtype", "output_router_logits", "model_type"}
@@ -97,7 +97,7 @@ def load_published(folder: Path, config: Mapping[str, Any], **kwargs: Any) -> Op
     optional = {HEAD} if ours.tie_word_embeddings else set()
     tensors = read_folder(folder, published_shapes(ours), optional=optional)
     model = from_published(ours, tensors, **kwargs)
-    if (folder / _GENERATION).is_file():  # more tokens than the config's may end a text
+    if (folder / GENERATION_CONFIG_NAME).is_file():  # more tokens than the config's may end a text
         model.generation_config = GenerationConfig.from_pretrained(folder)
     return model
 
@@ -144,7 +144,7 @@ def save_published(model: OpenRAGForCausalLM, tokenizer: Tokenizer, folder: Path
     (folder / "config.json").write_text(text + "\n", encoding="utf-8")
     if model.generation_config is not None:
         # as it is: `save_pretrained` refuses the one that Llama 2 comes with
-        model.generation_config.to_json_file(folder / _GENERATION)
+        model.generation_config.to_json_file(folder / GENERATION_CONFIG_NAME)
     _save_tokenizer(tokenizer, folder)
 
 
