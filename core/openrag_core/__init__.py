@@ -8,6 +8,7 @@ ready pipeline together from settings.
 from openrag_core.errors import (
     CheckpointError,
     ConfigError,
+    CriticError,
     DocumentError,
     GenerationError,
     IndexLockedError,
@@ -20,6 +21,7 @@ from openrag_core.errors import (
     QuestionError,
     ReflectionError,
     RerankerError,
+    TrainingDataError,
     WeightsNotInstalledError,
 )
 from openrag_core.gate import Gate, f_meanp, f_minp, f_ret
@@ -35,6 +37,7 @@ __all__ = [
     "Candidate",
     "CheckpointError",
     "ConfigError",
+    "CriticError",
     "Decision",
     "DocumentError",
     "Draft",
@@ -58,6 +61,7 @@ __all__ = [
     "Retriever",
     "ScoreWeights",
     "Token",
+    "TrainingDataError",
     "WeightsNotInstalledError",
     "Written",
     "__version__",

@@ -15,6 +15,8 @@
         - IndexLockedError: another process holds the local index
         - IndexUnreachableError: the Qdrant server does not answer
     - RerankerError: the reranking service refused or did not answer
+    - TrainingDataError: questions or rows to train on cannot be used
+    - CriticError: the critic did not answer, or not in the form that was asked for
 """
 
 
@@ -76,3 +78,11 @@ class IndexUnreachableError(PassageIndexError):
 
 class RerankerError(OpenRAGError):
     """The reranking service refused or did not answer."""
+
+
+class TrainingDataError(OpenRAGError):
+    """Questions or rows to train on cannot be used."""
+
+
+class CriticError(OpenRAGError):
+    """The critic did not answer, or not in the form that was asked for."""

@@ -63,16 +63,57 @@ def encode_prompt(
         raise ConfigError(f"mode must be one of {', '.join(get_args(PromptMode))}; got {mode!r}")
     if (mode == "retrieval") != bool(evidence):
         raise ConfigError(f'mode "retrieval" takes evidence and no other does; got {mode!r}')
-    pieces: list[str | int] = [
-        *_begin(tokenizer),
-        f"{instruction or ''}### Instruction:\n{question}\n\n### Response:\n",
-    ]
+    pieces = opening(tokenizer, question, instruction)
     if mode == "no_retrieval":
         pieces += [token_id(tokenizer, NO_RETRIEVAL)]
     elif mode == "retrieval":
-        opening = [token_id(tokenizer, token) for token in (RETRIEVAL, PARAGRAPH)]
-        pieces += [*opening, _paragraph(evidence), token_id(tokenizer, END_PARAGRAPH)]
-    return _encode(tokenizer, pieces)
+        before = [token_id(tokenizer, token) for token in (RETRIEVAL, PARAGRAPH)]
+        pieces += [*before, paragraph(evidence), token_id(tokenizer, END_PARAGRAPH)]
+    return encode(tokenizer, pieces)
+
+
+def opening(
+    tokenizer: PreTrainedTokenizerBase, question: str, instruction: str | None = None
+) -> list[str | int]:
+    """What stands before the response, for `encode`; arguments as in `encode_prompt`."""
+    begins = tokenizer("")["input_ids"][:1] == [tokenizer.bos_token_id]
+    text = f"{instruction or ''}### Instruction:\n{question}\n\n### Response:\n"
+    return [tokenizer.bos_token_id, text] if begins else [text]
+
+
+def paragraph(evidence: Sequence[Mapping[str, str]]) -> str:
+    """One passage, or a chain of them, as it stands between the paragraph tokens.
+
+    Args:
+        evidence: As in `encode_prompt`.
+    """
+    titled = [
+        f"{title}\n{passage['text']}" if (title := passage.get("title")) else passage["text"]
+        for passage in evidence
+    ]
+    if len(titled) == 1:
+        return titled[0]
+    return "\n[SEP]\n".join(f"Knowledge {n}: {text}" for n, text in enumerate(titled, start=1))
+
+
+def encode(tokenizer: PreTrainedTokenizerBase, pieces: Iterable[str | int]) -> list[int]:
+    """Encode stretches of plain text with special tokens between them.
+
+    It is done in one go, so that ids at the seams equal those of the whole tokenizer.
+
+    Args:
+        tokenizer: Of the model.
+        pieces: Text, encoded as plain text whatever it contains, and ids of special tokens.
+
+    Returns:
+        Token ids; shape (T,).
+    """
+    pieces = list(pieces)
+    specials = iter([piece for piece in pieces if isinstance(piece, int)])
+    plain = _plain(tokenizer)
+    text = "".join(_SEPARATOR if isinstance(piece, int) else piece for piece in pieces)
+    ids = plain.tokenizer.encode(text, add_special_tokens=False).ids
+    return [next(specials) if n == plain.separator else plain.ids.get(n, n) for n in ids]
 
 
 def encode_messages(
@@ -104,7 +145,7 @@ def encode_messages(
     rendered = _render(tokenizer, masked)
     unmask = partial(re.sub, "|".join(names), lambda name: names[name[0]])
     stretches = _split_at_special_tokens(tokenizer, rendered)
-    return _encode(tokenizer, [s if isinstance(s, int) else unmask(s) for s in stretches])
+    return encode(tokenizer, [s if isinstance(s, int) else unmask(s) for s in stretches])
 
 
 def _render(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]]) -> str:
@@ -161,31 +202,6 @@ def token_id(tokenizer: PreTrainedTokenizerBase, token: str) -> int:
     if found is None:
         raise ConfigError(f"the tokenizer has no token {token!r}: upcycle the model first")
     return found
-
-
-def _paragraph(evidence: Sequence[Mapping[str, str]]) -> str:
-    titled = [
-        f"{title}\n{passage['text']}" if (title := passage.get("title")) else passage["text"]
-        for passage in evidence
-    ]
-    if len(titled) == 1:
-        return titled[0]
-    return "\n[SEP]\n".join(f"Knowledge {n}: {text}" for n, text in enumerate(titled, start=1))
-
-
-def _begin(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    begins = tokenizer("")["input_ids"][:1] == [tokenizer.bos_token_id]
-    return [tokenizer.bos_token_id] if begins else []
-
-
-def _encode(tokenizer: PreTrainedTokenizerBase, pieces: Iterable[str | int]) -> list[int]:
-    """Encode in one go, so that ids at the seams equal those of the whole tokenizer."""
-    pieces = list(pieces)
-    specials = iter([piece for piece in pieces if isinstance(piece, int)])
-    plain = _plain(tokenizer)
-    text = "".join(_SEPARATOR if isinstance(piece, int) else piece for piece in pieces)
-    ids = plain.tokenizer.encode(text, add_special_tokens=False).ids
-    return [next(specials) if n == plain.separator else plain.ids.get(n, n) for n in ids]
 
 
 @dataclass(frozen=True, slots=True)

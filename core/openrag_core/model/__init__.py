@@ -4,7 +4,7 @@ from openrag_core._extras import need
 
 need("model", "torch", "transformers", "peft", "safetensors", "gguf", "platformdirs")
 
-from openrag_core.model.checkpoints.dense import load_dense  # noqa: E402
+from openrag_core.model.checkpoints.dense import bundled_tokenizer, load_dense  # noqa: E402
 from openrag_core.model.checkpoints.loading import load  # noqa: E402
 from openrag_core.model.checkpoints.published_split import load_split  # noqa: E402
 from openrag_core.model.checkpoints.saving import save  # noqa: E402
@@ -18,6 +18,7 @@ __all__ = [
     "OpenRAGForCausalLM",
     "TransformersGenerator",
     "add_reflection_tokens",
+    "bundled_tokenizer",
     "load",
     "load_dense",
     "load_split",

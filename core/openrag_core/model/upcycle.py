@@ -73,7 +73,24 @@ def add_reflection_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizer
         model: Its embeddings grow by the number of new tokens.
         tokenizer: Of that model.
     """
-    pieces = {
+    pieces = extend_tokenizer(tokenizer)
+    rows = max(len(tokenizer), embedding_weights(model)[0].shape[0])
+    model.resize_token_embeddings(rows, mean_resizing=False)
+    vocabulary = tokenizer.get_added_vocab()
+    with torch.no_grad():
+        for weight in set(embedding_weights(model)):  # one, where the output head is tied
+            for token, ids in pieces.items():
+                if ids:  # some tokenizers drop what they do not know
+                    weight[vocabulary[token]] = weight[ids].mean(dim=0)
+
+
+def extend_tokenizer(tokenizer: PreTrainedTokenizerBase) -> dict[str, list[int]]:
+    """Add the reflection tokens, and a pad token where there is none, to a tokenizer alone.
+
+    Returns:
+        The tokens that are new, each with the ids that its name had been tokenised into.
+    """
+    pieces: dict[str, list[int]] = {
         token: tokenizer(token, add_special_tokens=False)["input_ids"]
         for token in TOKENS
         if token not in tokenizer.get_added_vocab()
@@ -84,14 +101,7 @@ def add_reflection_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizer
         )
     if tokenizer.pad_token is None:
         tokenizer.add_special_tokens({"pad_token": PAD})
-    rows = max(len(tokenizer), embedding_weights(model)[0].shape[0])
-    model.resize_token_embeddings(rows, mean_resizing=False)
-    vocabulary = tokenizer.get_added_vocab()
-    with torch.no_grad():
-        for weight in set(embedding_weights(model)):  # one, where the output head is tied
-            for token, ids in pieces.items():
-                if ids:  # some tokenizers drop what they do not know
-                    weight[vocabulary[token]] = weight[ids].mean(dim=0)
+    return pieces
 
 
 def embedding_weights(model: PreTrainedModel) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 from transformers import PreTrainedTokenizerBase as Tokenizer
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
@@ -21,6 +27,7 @@ from openrag_core.model.checkpoints.published import (
 )
 from openrag_core.model.checkpoints.weight_files import check_loaded, check_whole, weight_files
 from openrag_core.model.config import OpenRAGConfig
+from openrag_core.model.upcycle import extend_tokenizer
 from openrag_core.weights import BUNDLED, checkpoint_folder
 
 
@@ -68,8 +75,24 @@ def load_dense(
     """
     folder = dense_folder(path_or_name)
     model = from_folder(folder, dtype=dtype, **kwargs)
-    published = can_be_published(model.config)
-    return model, read_published_tokenizer(folder) if published else read_tokenizer(folder)
+    return model, _tokenizer(folder, model.config)
+
+
+def bundled_tokenizer() -> Tokenizer:
+    """That of the embedded default, with the reflection tokens.
+
+    Raises:
+        WeightsNotInstalledError: The embedded default is not on this machine.
+        CheckpointError: Its cache cannot be written.
+    """
+    folder = bundled_base()
+    tokenizer = _tokenizer(folder, AutoConfig.from_pretrained(folder))
+    extend_tokenizer(tokenizer)
+    return tokenizer
+
+
+def _tokenizer(folder: Path, config: PreTrainedConfig) -> Tokenizer:
+    return read_published_tokenizer(folder) if can_be_published(config) else read_tokenizer(folder)
 
 
 def from_folder(folder: Path, **kwargs: Any) -> PreTrainedModel:
