@@ -1,0 +1,154 @@
+"""Questions -> all rows of a training set."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from openrag_core.errors import ConfigError, TrainingDataError
+from openrag_core.ports import Generator, Retriever
+from openrag_core.training.cache import JsonCache
+from openrag_core.training.critic import Critic, judge_all
+from openrag_core.training.distractors import mine_distractors, misleads
+from openrag_core.training.examples import Mix, judged_row, make_rows
+from openrag_core.training.instructions import instructions
+from openrag_core.training.knowledge import label_known
+from openrag_core.training.questions import Question, Text
+from openrag_core.training.rows import Row
+
+Stage = Literal["mining distractors", "asking the base", "asking for instructions", "judging"]
+_DRAWN = 512  # instructions drawn at a time, until enough of them are known
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Helpers:
+    """Who fills in what the questions do not say; without one, that is left out."""
+
+    base: Generator | None = None
+    """Asked without reading, to learn which questions need no retrieval."""
+    base_name: str = ""
+    """Labels are kept under it."""
+    retriever: Retriever | None = None
+    """Finds hard distractors."""
+    whole: Mapping[str, Text] = field(default_factory=dict)
+    """By source, what the retriever's pieces were cut from."""
+    critic: Critic | None = None
+    """Labels passages of which nothing is known."""
+    cache: JsonCache = field(default_factory=JsonCache)
+    """Keeps what the base and the critic said."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """Rows, and what they are."""
+
+    rows: list[Row]
+    kinds: Counter[str]
+    """How many rows of each kind."""
+    no_retrieval: float
+    """Share of the questions that are learned with [No Retrieval], in [0, 1]; of the rows it is
+    smaller, since other questions give more than one."""
+
+
+def build_dataset(
+    questions: Sequence[Question],
+    mix: Mix | None = None,
+    helpers: Helpers | None = None,
+    *,
+    min_no_retrieval: float = 0.2,
+    progress: Callable[[Stage, int, int], None] = lambda *_: None,
+) -> Dataset:
+    """Make a training set.
+
+    With a base to ask, instructions that it can do are mixed in until enough questions are
+    learned with [No Retrieval]; they come after the others, and training draws its own order.
+
+    Args:
+        questions: Any number; what was labelled in them before is kept.
+        mix: How many rows of each kind.
+        helpers: Who fills in what is missing.
+        min_no_retrieval: Share of the questions, in [0, 1).
+        progress: Called with the stage, how much was done since the last call, and of how much
+            (0 where nobody knows).
+
+    Raises:
+        ConfigError: The share is outside its range.
+        TrainingDataError: No row comes of the questions.
+        CriticError: The critic fails; what it said before is kept in the cache.
+    """
+    if not 0 <= min_no_retrieval < 1:
+        raise ConfigError(f"min_no_retrieval is a share, in [0, 1); got {min_no_retrieval}")
+    mix, helpers = mix or Mix(), helpers or Helpers()
+    if helpers.retriever is not None:
+        questions = list(
+            mine_distractors(
+                questions,
+                helpers.retriever,
+                whole=helpers.whole,
+                progress=lambda n: progress("mining distractors", n, len(questions)),
+            )
+        )
+    questions = [
+        replace(q, distractors=tuple(text for text in q.distractors if misleads(q, text)))
+        for q in questions
+    ]
+    if helpers.base is not None:
+        questions = _labelled(questions, helpers, min_no_retrieval, mix.seed, progress)
+    kinds: Counter[str] = Counter()
+    rows = list(make_rows(questions, mix, kinds))
+    if helpers.critic is not None:
+        total = sum(len(question.passages) for question in questions)
+        for judged in judge_all(
+            questions,
+            helpers.critic,
+            cache=helpers.cache,
+            progress=lambda n: progress("judging", n, total),
+        ):
+            rows.append(judged_row(*judged))
+            kinds["judged"] += 1
+    if not rows:
+        raise TrainingDataError(
+            "no row comes of these questions: they need gold passages or distractors, or "
+            "passages and a critic, or a base that knows their answers"
+        )
+    return Dataset(rows, kinds, _share(questions))
+
+
+def _labelled(
+    questions: Sequence[Question],
+    helpers: Helpers,
+    share: float,
+    seed: int,
+    progress: Callable[[Stage, int, int], None],
+) -> list[Question]:
+    assert helpers.base is not None
+    stage: Stage = "asking the base"
+
+    def label(asked: Sequence[Question], total: int) -> list[Question]:
+        assert helpers.base is not None
+        return list(
+            label_known(
+                helpers.base,
+                asked,
+                cache=helpers.cache,
+                name=helpers.base_name,
+                progress=lambda n: progress(stage, n, total),
+            )
+        )
+
+    labelled = label(questions, len(questions))
+    stage = "asking for instructions"
+    drawn = 0
+    while _share(labelled) < share:
+        more = list(instructions(drawn + _DRAWN, seed=seed))[drawn:]
+        if not more:
+            break
+        drawn += len(more)
+        labelled += [question for question in label(more, 0) if question.known]
+    return labelled
+
+
+def _share(questions: Sequence[Question]) -> float:
+    return sum(question.known is True for question in questions) / max(1, len(questions))

@@ -1,0 +1,115 @@
+"""Questions with what is known about them, as JSON lines.
+
+    {"id": ..., "question": ..., "answers": [...],
+     "gold": [{"title", "text"}, ...], "distractors": [...], "passages": [...],
+     "known": true | false | null}
+
+Only `question` and `answers` must be there. More than one gold passage is a chain: the answer needs
+all of them. Of `passages` nobody knows what they are: a critic says it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from openrag_core.errors import TrainingDataError
+from openrag_core.training.rows import read_json_lines, text_field, write_json_lines
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A passage to learn from."""
+
+    title: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A question, its answers, and passages that do and do not answer it."""
+
+    id: str
+    question: str
+    answers: tuple[str, ...]
+    """Each is right; the first one is learned."""
+    gold: tuple[Text, ...] = ()
+    """Passages that answer it, all of them together."""
+    distractors: tuple[Text, ...] = ()
+    """Passages that look as if they did, the hardest first."""
+    passages: tuple[Text, ...] = ()
+    """Passages without a label."""
+    known: bool | None = None
+    """Whether the base model answers it without reading; None where it was not asked."""
+
+
+def read_questions(path: Path) -> Iterator[Question]:
+    """Questions of a .jsonl or .jsonl.gz file.
+
+    Raises:
+        TrainingDataError: It cannot be read, or a field is malformed; the message names file,
+            line and field.
+    """
+    for where, content in read_json_lines(path):
+        yield _question(where, content)
+
+
+def read_passages(path: Path) -> dict[str, Text]:
+    """Passages of a .jsonl or .jsonl.gz file, {"id", "title", "text"} each, by id.
+
+    Raises:
+        TrainingDataError: It cannot be read, or a field is malformed; the message names file,
+            line and field.
+    """
+    passages = {}
+    for where, content in read_json_lines(path):
+        name = text_field(where, content, "id")
+        title = text_field(where, content, "title", default="")
+        passages[name] = Text(title, text_field(where, content, "text"))
+    return passages
+
+
+def write_questions(questions: Iterable[Question], path: Path) -> int:
+    """Write questions; the file takes its name when all are there.
+
+    Returns:
+        How many.
+    """
+    return write_json_lines((asdict(question) for question in questions), path)
+
+
+def _question(where: str, content: dict[str, Any]) -> Question:
+    answers = content.get("answers")
+    if not isinstance(answers, list) or not answers or not all(map(_is_text, answers)):
+        raise TrainingDataError(
+            f"{where}: field 'answers' must be a list of at least one text; got {answers!r}"
+        )
+    known = content.get("known")
+    if known is not None and not isinstance(known, bool):
+        raise TrainingDataError(f"{where}: field 'known' must be true, false or null")
+    return Question(
+        id=text_field(where, content, "id", default=where),
+        question=text_field(where, content, "question"),
+        answers=tuple(answers),
+        gold=_passages(where, content, "gold"),
+        distractors=_passages(where, content, "distractors"),
+        passages=_passages(where, content, "passages"),
+        known=known,
+    )
+
+
+def _passages(where: str, content: dict[str, Any], name: str) -> tuple[Text, ...]:
+    passages = content.get(name, [])
+    if not isinstance(passages, list) or not all(isinstance(one, dict) for one in passages):
+        raise TrainingDataError(f"{where}: field {name!r} must be a list of {{'title', 'text'}}")
+    at = f"{where}, {name}"
+    return tuple(
+        Text(text_field(at, one, "title", default=""), text_field(at, one, "text"))
+        for one in passages
+    )
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value.strip())

@@ -1,0 +1,92 @@
+"""core/openrag_core/training/critic.py: labels from a critic that fails, repeats and is resumed."""
+
+from pathlib import Path
+
+import pytest
+
+from openrag_core import CriticError
+from openrag_core.training import ChatCritic, JsonCache, Judgement, Question, Text
+from openrag_core.training.critic import judge_all, parse_judgement
+from tests.core.training.fakes import FakeCritic
+
+YES = '{"relevant": true, "support": "full", "utility": 5}'
+TEXTS = tuple(Text("", text) for text in ("It was Ana.", "It rained.", "Ana, they say."))
+ASKED = Question("1", "Who?", ("Ana",), passages=TEXTS)
+
+
+def chat(*replies: str | Exception) -> tuple[ChatCritic, list[str]]:
+    """A critic over a model that gives these replies, and what the model was asked."""
+    rest, asked = list(replies), []
+
+    def ask(prompt: str) -> str:
+        asked.append(prompt)
+        reply = rest.pop(0)
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
+
+    return ChatCritic(ask, name="model", attempts=3, longest_pause=0), asked
+
+
+def test_a_reply_is_read_whatever_surrounds_it() -> None:
+    reply = f"Well {{so}}:\n```json\n{YES}\n```\nI hope that helps."
+    assert parse_judgement(reply) == Judgement(relevant=True, support="full", utility=5)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "",
+        "relevant, fully supported",
+        YES.replace("true", '"yes"'),
+        YES.replace("full", "fully"),
+        YES.replace("5", "6"),
+        YES.replace("5", "4.5"),
+        YES.replace('"utility": 5', '"other": 5'),
+    ],
+)
+def test_a_reply_that_is_no_judgement_is_refused(reply: str) -> None:
+    with pytest.raises(CriticError, match=r"no judgement in the reply|relevant must be"):
+        parse_judgement(reply)
+
+
+def test_the_model_is_told_all_that_it_needs() -> None:
+    critic, asked = chat(YES)
+    critic.judge("Who opened it?", "Ana {x}", Text("Velora", "Ana did {y}."))
+    assert all(part in asked[0] for part in ("Who opened it?", "Ana {x}", "Velora\nAna did {y}."))
+
+
+def test_a_model_that_fails_is_asked_again() -> None:
+    critic, asked = chat(ConnectionError("busy"), "what?", YES)
+    assert critic.judge("Who?", "Ana", TEXTS[0]).support == "full"
+    assert len(asked) == 3
+
+
+def test_a_model_that_always_fails_is_named_with_its_reason() -> None:
+    critic, _ = chat(*[ConnectionError("busy")] * 3)
+    with pytest.raises(CriticError, match=r"critic model gave no judgement on 'Who\?': .*busy"):
+        critic.judge("Who?", "Ana", TEXTS[0])
+
+
+def test_passages_are_judged_in_their_order() -> None:
+    seen: list[int] = []
+    judged = list(judge_all([ASKED], FakeCritic(), cache=JsonCache(), progress=seen.append))
+    assert [(text.text, judgement.tokens) for _, text, judgement in judged] == [
+        ("It was Ana.", ("[Relevant]", "[Fully supported][Utility:5]")),
+        ("It rained.", ("[Irrelevant]", "[No support / Contradictory][Utility:1]")),
+        ("Ana, they say.", ("[Relevant]", "[Fully supported][Utility:5]")),
+    ]
+    assert sum(seen) == 3
+
+
+def test_what_was_judged_before_a_failure_is_not_judged_again(tmp_path: Path) -> None:
+    file = tmp_path / "cache.jsonl"
+    failing = FakeCritic(fails_on="Ana, they say.")
+    with pytest.raises(CriticError):
+        list(judge_all([ASKED], failing, cache=JsonCache(file), threads=1))
+    again = FakeCritic()
+    assert len(list(judge_all([ASKED], again, cache=JsonCache(file)))) == 3
+    assert again.judged == ["Ana, they say."]
+    other = FakeCritic(name="another critic")
+    list(judge_all([ASKED], other, cache=JsonCache(file)))
+    assert len(other.judged) == 3

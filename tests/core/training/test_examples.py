@@ -1,0 +1,163 @@
+"""core/openrag_core/training/examples.py: rows that contrast what helps with what misleads."""
+
+import re
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+
+from openrag_core import ConfigError
+from openrag_core.training import Judgement, Mix, Question, Row, Text, make_rows, without_reflection
+from openrag_core.training.examples import judged_row
+
+GOLD = Text("Velora", "The bridge is long. Ana Tolvik opened it in 1931. It spans the Keth.")
+CHAIN = (GOLD, Text("Ana Tolvik", "Ana was born in Orm."))
+WRONG = tuple(Text(f"Other {n}", f"Nothing here. Sentence {n}. The end.") for n in range(4))
+SINGLE = Question("q1", "Who opened the bridge?", ("Ana Tolvik", "Ana"), (GOLD,), WRONG)
+
+
+def kinds(question: Question, mix: Mix | None = None) -> dict[str, Row]:
+    rows = list(make_rows([question], mix))
+    names = {"[Fully": "gold", "[Partially": "mixed", "[No support": "distractor"}
+    return {
+        next((kind for token, kind in names.items() if token in row.output), "no_retrieval"): row
+        for row in rows
+    }
+
+
+def test_what_the_base_knows_is_learned_without_retrieval_alone() -> None:
+    (row,) = kinds(replace(SINGLE, known=True), Mix(mixed=1)).values()
+    assert row == Row(SINGLE.question, "[No Retrieval]Ana Tolvik[Utility:5]")
+
+
+def test_each_kind_has_its_tokens_around_the_answer() -> None:
+    made = kinds(SINGLE, Mix(mixed=1))
+    assert made["gold"].output == (
+        f"[Retrieval]<paragraph>Velora\n{GOLD.text}</paragraph>"
+        "[Relevant]Ana Tolvik[Fully supported][Utility:5]"
+    )
+    assert made["mixed"].output.endswith(
+        "</paragraph>[Relevant]Ana Tolvik[Partially supported][Utility:4]"
+    )
+    assert GOLD.text in made["mixed"].output
+    assert re.search(r"Knowledge 1: .*\[SEP\]\nKnowledge 2: Oth|2: Vel", made["mixed"].output, re.S)
+    assert re.fullmatch(
+        r"\[Retrieval\]<paragraph>Other \d\n.*</paragraph>\[Irrelevant\]Ana Tolvik"
+        r"\[No support / Contradictory\]\[Utility:1\]",
+        made["distractor"].output,
+        re.DOTALL,
+    )
+    assert {row.input for row in made.values()} == {SINGLE.question}
+
+
+def test_a_chain_is_one_paragraph_and_its_distractors_are_as_many() -> None:
+    made = kinds(replace(SINGLE, gold=CHAIN), Mix(mixed=1))
+    for kind, gold in (("gold", 2), ("mixed", 1), ("distractor", 0)):
+        output = made[kind].output
+        assert output.count("[SEP]") == 1
+        assert sum(passage.text in output for passage in CHAIN) == gold
+
+
+def test_passages_of_a_chain_come_in_any_order() -> None:
+    first = Counter(
+        kinds(replace(SINGLE, id=str(n), gold=CHAIN))["gold"].output.partition("\n")[0]
+        for n in range(200)
+    )
+    assert len(first) == 2
+    assert min(first.values()) > 70
+
+
+@pytest.mark.parametrize("known", [False, None])
+def test_only_what_the_base_knows_is_learned_without_retrieval(known: bool | None) -> None:
+    assert "no_retrieval" not in kinds(replace(SINGLE, known=known))
+
+
+def test_what_a_question_lacks_gives_no_row() -> None:
+    assert set(kinds(replace(SINGLE, gold=()))) == {"distractor"}
+    assert set(kinds(replace(SINGLE, distractors=()))) == {"gold"}
+
+
+def test_shares_of_rows_are_kept_on_average() -> None:
+    counts: Counter[str] = Counter()
+    questions = [replace(SINGLE, id=str(n)) for n in range(400)]
+    rows = list(make_rows(questions, Mix(gold=1.5, mixed=0.25, distractor=0), counts))
+    assert len(rows) == counts.total()
+    assert 550 < counts["gold"] < 650
+    assert 70 < counts["mixed"] < 130
+    assert counts["distractor"] == 0
+
+
+def test_rows_are_the_same_every_time_and_others_with_another_seed() -> None:
+    questions = [replace(SINGLE, id=str(n)) for n in range(20)]
+    assert list(make_rows(questions)) == list(make_rows(questions))
+    assert list(make_rows(questions)) != list(make_rows(questions, Mix(seed=1)))
+
+
+def test_a_window_holds_the_answer_and_whole_sentences() -> None:
+    sentences = [f"Sentence number {n} says little." for n in range(40)]
+    sentences[23] = "Ana Tolvik opened it."
+    long = Text("Velora", " ".join(sentences))
+    found = []
+    for n in range(50):
+        question = replace(SINGLE, id=str(n), gold=(long,))
+        output = kinds(question, Mix(window=25, whole=0))["gold"].output
+        text = re.search(r"Velora\n(.*)</paragraph>", output, re.DOTALL)
+        assert text is not None
+        assert "Ana Tolvik opened it." in text[1]
+        assert text[1] in long.text
+        assert text[1].endswith(".")
+        assert len(text[1].split()) <= 25
+        found.append(text[1].index("Ana"))
+    assert len(set(found)) > 2  # the answer's place says nothing
+    assert (
+        kinds(replace(SINGLE, gold=(long,)), Mix(window=25, whole=1))["gold"].output.count(
+            "Sentence"
+        )
+        == 39
+    )
+
+
+def test_a_window_keeps_the_link_of_a_chain() -> None:
+    text = " ".join(f"Sentence {n} says little." for n in range(20))
+    bridge = Text("Velora", f"{text} It was opened by Orm Hale. {text}")
+    end = Text("Orm Hale", f"{text} He was born in Keth.")
+    question = replace(SINGLE, answers=("Keth",), gold=(bridge, end))
+    output = kinds(question, Mix(window=20, whole=0))["gold"].output
+    assert "It was opened by Orm Hale." in output
+    assert "He was born in Keth." in output
+    assert output.count("Sentence") < 10
+    apart = replace(question, gold=(Text("Velora", text), end))
+    assert text in kinds(apart, Mix(window=20, whole=0))["gold"].output  # what matters is unknown
+
+
+def test_the_hardest_distractors_are_drawn() -> None:
+    many = tuple(Text(f"Other {n:02}", f"Text {n:02}.") for n in range(12))
+    rows = make_rows([replace(SINGLE, id=str(n), distractors=many) for n in range(100)])
+    seen = {m for row in rows for m in re.findall(r"Other \d\d", row.output)}
+    assert seen == {f"Other {n:02}" for n in range(5)}
+
+
+def test_what_a_critic_says_is_what_is_learned() -> None:
+    row = judged_row(SINGLE, GOLD, Judgement(relevant=True, support="partial", utility=3))
+    assert row.output == (
+        f"[Retrieval]<paragraph>Velora\n{GOLD.text}</paragraph>"
+        "[Relevant]Ana Tolvik[Partially supported][Utility:3]"
+    )
+    row = judged_row(SINGLE, GOLD, Judgement(relevant=False, support="none", utility=1))
+    assert row.output.endswith("[Irrelevant]Ana Tolvik[No support / Contradictory][Utility:1]")
+
+
+def test_plain_rows_keep_gold_evidence_and_the_answer_alone() -> None:
+    rows = make_rows([SINGLE, replace(SINGLE, known=True)], Mix(mixed=1))
+    assert [row.output for row in without_reflection(rows)] == [
+        f"[Retrieval]<paragraph>Velora\n{GOLD.text}</paragraph>Ana Tolvik",
+        "[No Retrieval]Ana Tolvik",
+    ]
+
+
+@pytest.mark.parametrize("wrong", [{"gold": -1}, {"whole": 2}, {"window": 0}])
+def test_shares_that_cannot_be_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match="must be"):
+        Mix(**wrong)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="not all 0"):
+        Mix(gold=0, mixed=0, distractor=0, no_retrieval=0)

@@ -1,0 +1,100 @@
+"""core/openrag_core/training/rows.py: the published layout, and errors that name the place."""
+
+import gzip
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from openrag_core import TrainingDataError
+from openrag_core.training import Row, read_rows, write_rows
+
+TURN = {"input": "Who?", "output": "[No Retrieval]Ana[Utility:5]"}
+
+
+def published(**fields: Any) -> str:
+    row = {"instruction": "", "conversation": [TURN], "corpus": ""} | fields
+    return json.dumps(row)
+
+
+def test_rows_come_back_as_they_were_written(tmp_path: Path) -> None:
+    rows = [Row("Who?", "[No Retrieval]Ana é[Utility:5]"), Row(corpus="plain text")]
+    assert write_rows(rows, tmp_path / "new" / "rows.jsonl") == 2
+    assert list(read_rows(tmp_path / "new" / "rows.jsonl")) == rows
+    assert [file.name for file in (tmp_path / "new").iterdir()] == ["rows.jsonl"]
+
+
+def test_a_name_that_ends_in_gz_is_compressed(tmp_path: Path) -> None:
+    write_rows([Row("Who?", "Ana")], tmp_path / "rows.jsonl.gz")
+    assert (tmp_path / "rows.jsonl.gz").read_bytes().startswith(b"\x1f\x8b")
+    assert list(read_rows(tmp_path / "rows.jsonl.gz")) == [Row("Who?", "Ana")]
+
+
+def test_half_a_file_is_never_left(tmp_path: Path) -> None:
+    def rows() -> Iterator[Row]:
+        yield Row("Who?", "Ana")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_rows(rows(), tmp_path / "rows.jsonl")
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(TrainingDataError, match=r"cannot be written"):
+        write_rows([Row("Who?", "Ana")], Path("/dev/null/rows.jsonl"))
+
+
+def test_the_published_layout_is_read_as_the_released_training_does(tmp_path: Path) -> None:
+    lines = [
+        published(instruction="passed over"),
+        published(conversation=[TURN, TURN]),
+        "",
+        published(corpus="text", conversation=[]),
+    ]
+    file = tmp_path / "rows.jsonl.gz"
+    with gzip.open(file, "wt", encoding="utf-8") as out:
+        out.write("\n".join(lines))
+    assert list(read_rows(file)) == [Row(**TURN), Row(corpus="text")]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{", r"rows\.jsonl, line 2: no JSON"),
+        ("[]", r"line 2: expected an object; got list"),
+        (published(corpus=3), r"line 2: field 'corpus' must be text; it is int '3'"),
+        (published(conversation="x"), r"line 2: field 'conversation' must be a list .* got 'x'"),
+        (published(conversation=[{"input": "x"}]), r"conversation: field 'output' .* it is absent"),
+        (published(conversation=[TURN | {"input": None}]), r"field 'input' must be text"),
+    ],
+)
+def test_a_malformed_row_is_named(tmp_path: Path, line: str, message: str) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text(f"{published()}\n{line}\n", encoding="utf-8")
+    with pytest.raises(TrainingDataError, match=message):
+        list(read_rows(file))
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(TrainingDataError, match=r"none\.jsonl: cannot be read"):
+        list(read_rows(tmp_path / "none.jsonl"))
+    broken = tmp_path / "rows.jsonl.gz"
+    broken.write_bytes(gzip.compress(published().encode())[:-9])
+    with pytest.raises(TrainingDataError, match=r"rows\.jsonl\.gz: cannot be read"):
+        list(read_rows(broken))
+
+
+def test_a_dataset_is_read_by_name_and_subset(tmp_path: Path) -> None:
+    pytest.importorskip("datasets", reason="the extra `hub` is not installed")
+    (tmp_path / "moe").mkdir()
+    (tmp_path / "moe" / "train.jsonl").write_text(f"{published()}\n", encoding="utf-8")
+    card = "---\nconfigs:\n- config_name: moe\n  data_files: moe/train.jsonl\n---\n"
+    (tmp_path / "README.md").write_text(card, encoding="utf-8")
+    assert list(read_rows(f"{tmp_path}:moe")) == [Row(**TURN)]
+
+
+def test_a_dataset_that_nobody_has_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("datasets", reason="the extra `hub` is not installed")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(TrainingDataError, match=r"no training rows 'nobody/none': it is no .jsonl"):
+        list(read_rows("nobody/none"))
