@@ -24,7 +24,7 @@ from torch import Tensor
 from transformers import AutoConfig, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import GENERATION_CONFIG_NAME
 
-from openrag_core.errors import CheckpointError
+from openrag_core.errors import CheckpointError, WeightsNotInstalledError
 from openrag_core.model.checkpoints.dense import dense_folder, from_folder
 from openrag_core.model.checkpoints.files import read_json, readable
 from openrag_core.model.checkpoints.lora import put_lora
@@ -107,7 +107,10 @@ def save_adapter(
     where = dense_folder(base)
     added = _added(inner, from_folder(where, dtype=inner.dtype), where)
     save_file(added, folder / WEIGHTS, metadata={"format": "pt"})
+    name = _name(base, folder)
     inner.config.dtype = inner.dtype  # not that of the base
+    base_config: Any = inner.config.base_config
+    base_config._name_or_path = name  # not where it lay on this machine
     inner.config.save_pretrained(folder)
     if inner.generation_config is not None:
         inner.generation_config.save_pretrained(folder)
@@ -117,7 +120,7 @@ def save_adapter(
             str(folder / LORA), save_embedding_layers=False, selected_adapters=["default"]
         )
     belongs = {
-        "name_or_path": _name(base, folder),
+        "name_or_path": name,
         "fingerprint": fingerprint(where),
         "lora": isinstance(model, PeftModel),
     }
@@ -222,6 +225,8 @@ def _find_base(folder: Path, base: str | PathLike[str] | None) -> Path:
     beside = folder / name
     try:
         where = dense_folder(base or (beside if name != BUNDLED and beside.is_dir() else name))
+    except WeightsNotInstalledError:  # says what to do
+        raise
     except CheckpointError as error:
         raise CheckpointError(
             f"{folder} belongs to the base {name!r}, which is not to be had ({error}). If it is "

@@ -1,0 +1,163 @@
+"""Training rows -> token ids and labels.
+
+The prompt's ids are those of inference. Of the response everything is learned except what stands
+inside a paragraph: the model is to read passages, not to write them. Both paragraph tags keep
+their loss, as in the released training.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from transformers import PreTrainedTokenizerBase as Tokenizer
+
+from openrag_core.errors import TrainingDataError
+from openrag_core.prompts import encode, opening, token_id
+from openrag_core.reflection import END_PARAGRAPH, PARAGRAPH, TOKENS
+from openrag_core.training.rows import Row, split_tokens
+
+IGNORED = -100
+"""The label of what is not learned."""
+TooLong = Literal["cut", "drop"]
+_PARAGRAPH = re.compile(f"{PARAGRAPH}(.*){END_PARAGRAPH}", re.DOTALL)  # to the last end
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A row as the model sees it."""
+
+    ids: list[int]
+    labels: list[int]
+    """The same length; `IGNORED` where nothing is learned."""
+    text: range = range(0)
+    """Positions of the paragraph's text, or of a corpus: what may be cut."""
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedRows:
+    """All rows of a run, and what became of those that were too long."""
+
+    rows: list[Encoded]
+    cut: int = 0
+    dropped: int = 0
+
+
+def encode_rows(
+    tokenizer: Tokenizer, rows: Iterable[Row], *, max_length: int, too_long: TooLong
+) -> EncodedRows:
+    """Encode rows for training.
+
+    Args:
+        tokenizer: With the reflection tokens.
+        rows: Any number.
+        max_length: Longest row, in tokens.
+        too_long: "cut" takes what is too much from the end of the paragraph, so that question and
+            answer stay whole, and from the end of a corpus; a row that is too long without its
+            paragraph is dropped. "drop" leaves out every row that is too long.
+
+    Raises:
+        ConfigError: The tokenizer lacks a reflection token.
+        TrainingDataError: There is no row to learn from.
+    """
+    kept: list[Encoded] = []
+    cut = dropped = 0
+    for row in rows:
+        encoded = encode_row(tokenizer, row)
+        if excess := max(0, len(encoded.ids) - max_length):
+            shorter = _cut(encoded, excess) if too_long == "cut" else None
+            cut += shorter is not None
+            dropped += shorter is None
+            if shorter is None:
+                continue
+            encoded = shorter
+        kept.append(encoded)
+    if not kept:
+        raise TrainingDataError(
+            f"no row to learn from: {dropped} were longer than max_length={max_length} and "
+            "dropped, and there were no others"
+        )
+    return EncodedRows(kept, cut, dropped)
+
+
+def encode_row(tokenizer: Tokenizer, row: Row) -> Encoded:
+    """Encode one row, however long.
+
+    Raises:
+        ConfigError: The tokenizer lacks a reflection token.
+    """
+    if row.corpus:
+        begin = [piece for piece in opening(tokenizer, "") if isinstance(piece, int)]
+        ids = [*begin, *encode(tokenizer, [row.corpus]), *_end(tokenizer)]
+        labels = [*[IGNORED] * len(begin), *ids[len(begin) :]]
+        return Encoded(ids, labels, range(len(begin), len(ids) - 1))
+    prompt = opening(tokenizer, row.input)
+    ids = encode(tokenizer, [*prompt, *_response(tokenizer, row.output), *_end(tokenizer)])
+    start = len(encode(tokenizer, prompt))
+    labels = [*[IGNORED] * start, *ids[start:]]
+    inside = _inside(tokenizer, ids)
+    labels[inside.start : inside.stop] = [IGNORED] * len(inside)
+    return Encoded(ids, labels, inside)
+
+
+def _response(tokenizer: Tokenizer, output: str) -> list[str | int]:
+    """Pieces of the output; what a passage says is text, even if it reads like a token."""
+    found = _PARAGRAPH.search(output)
+    if found is None:
+        return _with_tokens(tokenizer, output)
+    return [
+        *_with_tokens(tokenizer, output[: found.start()]),
+        token_id(tokenizer, PARAGRAPH),
+        found[1],
+        token_id(tokenizer, END_PARAGRAPH),
+        *_with_tokens(tokenizer, output[found.end() :]),
+    ]
+
+
+def _with_tokens(tokenizer: Tokenizer, text: str) -> list[str | int]:
+    stretches = split_tokens(text)
+    space = _word_start(tokenizer)
+    return [
+        token_id(tokenizer, stretch)
+        if stretch in TOKENS
+        else stretch
+        if stretch[0].isspace()
+        else f"{space}{stretch}"
+        for stretch in stretches
+    ]
+
+
+def _word_start(tokenizer: Tokenizer) -> str:
+    """What an answer begins with, so that its first word is the token that it is in a passage.
+
+    Byte-level tokenizers have other tokens for a word with and without a space in front; those of
+    Llama 2 put a mark of their own there.
+    """
+    first = encode(tokenizer, [token_id(tokenizer, PARAGRAPH), "a"])[1]
+    return "" if str(tokenizer.convert_ids_to_tokens(first)).startswith("▁") else " "
+
+
+def _end(tokenizer: Tokenizer) -> list[int]:
+    return [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+
+
+def _inside(tokenizer: Tokenizer, ids: Sequence[int]) -> range:
+    """Positions of the paragraph's text; empty where there is none."""
+    first, last = token_id(tokenizer, PARAGRAPH), token_id(tokenizer, END_PARAGRAPH)
+    if first not in ids or last not in ids:
+        return range(0)
+    return range(ids.index(first) + 1, len(ids) - 1 - ids[::-1].index(last))
+
+
+def _cut(encoded: Encoded, excess: int) -> Encoded | None:
+    """Shorter by so many tokens, or nothing where that cannot be."""
+    if excess >= len(encoded.text):
+        return None
+    first, last = encoded.text.stop - excess, encoded.text.stop
+    return Encoded(
+        encoded.ids[:first] + encoded.ids[last:],
+        encoded.labels[:first] + encoded.labels[last:],
+        range(encoded.text.start, first),
+    )

@@ -1,0 +1,86 @@
+"""core/openrag_core/training/losses.py, trainer.py: the loss, the balance, what is kept."""
+
+import pytest
+import torch
+from torch.nn import functional
+
+from openrag_core import CheckpointError
+from openrag_core.model import upcycle
+from openrag_core.training.encoding import IGNORED, Encoded
+from openrag_core.training.losses import balance_loss, response_loss
+from openrag_core.training.trainer import Collate, put_trained_state, trained_state
+from tests.core.model.tiny import dense, wake
+
+ROWS = [
+    Encoded([1, 5, 6, 7, 8, 9], [IGNORED, IGNORED, 6, IGNORED, 8, 9]),
+    Encoded([1, 5, 6, 7], [IGNORED, IGNORED, IGNORED, 7]),
+]
+
+
+def test_shorter_rows_are_padded_and_neither_seen_nor_learned() -> None:
+    batch = Collate(pad_id=0)(ROWS)
+    assert batch["input_ids"][1].tolist() == [1, 5, 6, 7, 0, 0]
+    assert batch["attention_mask"].sum(dim=1).tolist() == [6, 4]
+    assert batch["labels"][1].tolist() == [IGNORED] * 3 + [7] + [IGNORED] * 2
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2", "qwen3"])
+def test_the_loss_is_that_over_every_position(family: str) -> None:
+    model = upcycle(dense(family), num_experts=4, adapter_dim=3)
+    wake(model)
+    batch = Collate(pad_id=0)(ROWS)
+    loss, router_logits = response_loss(model, batch, router_logits=True)
+    logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+    expected = functional.cross_entropy(
+        logits[:, :-1].flatten(0, 1), batch["labels"][:, 1:].flatten(), reduction="sum"
+    )
+    torch.testing.assert_close(loss, expected)
+    assert [tuple(one.shape) for one in router_logits] == [(12, 4)] * 2
+
+
+def test_even_routing_costs_least() -> None:
+    mask = torch.ones(2, 4)
+    even = torch.zeros(8, 4)
+    even[range(8), [n % 4 for n in range(8)]] = 9.0
+    even[range(8), [(n + 1) % 4 for n in range(8)]] = 9.0
+    collapsed = torch.tensor([9.0, 9.0, 0.0, 0.0]).expand(8, 4)
+    assert balance_loss([even], 2, mask).item() == pytest.approx(2.0, abs=1e-2)
+    assert balance_loss([collapsed], 2, mask).item() == pytest.approx(4.0, abs=1e-2)
+    both = balance_loss([even, collapsed], 2, mask)
+    assert both.item() == pytest.approx(3.0, abs=1e-2)
+
+
+def test_layers_that_collapse_apart_do_not_hide_each_other() -> None:
+    one = torch.tensor([9.0, 9.0, 0.0, 0.0]).expand(8, 4)
+    other = torch.tensor([0.0, 0.0, 9.0, 9.0]).expand(8, 4)
+    assert balance_loss([one, other], 2, torch.ones(2, 4)).item() == pytest.approx(4.0, abs=1e-2)
+
+
+def test_padding_is_not_counted() -> None:
+    logits = torch.tensor([[9.0, 9.0, 0.0, 0.0], [0.0, 0.0, 9.0, 9.0]] * 2)
+    mask = torch.tensor([[1, 0], [1, 0]])
+    assert balance_loss([logits], 2, mask).item() == pytest.approx(4.0, abs=1e-2)
+
+
+def test_the_balance_moves_the_routers() -> None:
+    model = upcycle(dense(), num_experts=4, adapter_dim=3)
+    wake(model)
+    batch = Collate(pad_id=0)(ROWS)
+    _, router_logits = response_loss(model, batch, router_logits=True)
+    balance_loss(router_logits, 2, batch["attention_mask"]).backward()
+    routers = [p for name, p in model.named_parameters() if "router" in name]
+    assert all(p.grad is not None and p.grad.abs().max() > 1e-4 for p in routers)
+
+
+def test_what_is_trained_comes_back() -> None:
+    model = upcycle(dense(), num_experts=4, adapter_dim=3)
+    model.requires_grad_(requires_grad=False)
+    router = model.base.model.layers[0].mlp.router.weight.requires_grad_(True)
+    state = {name: tensor.clone() for name, tensor in trained_state(model).items()}
+    assert [tuple(tensor.shape) for tensor in state.values()] == [(4, 32)]
+    with torch.no_grad():
+        router.zero_()
+    put_trained_state(model, state)
+    assert torch.equal(router, next(iter(state.values())))
+    with pytest.raises(CheckpointError, match=r"holds no .*layers\.0\.mlp\.router\.weight"):
+        put_trained_state(model, {})
