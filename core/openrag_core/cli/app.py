@@ -17,6 +17,7 @@ from openrag_core.build import Settings, build, open_index
 from openrag_core.cli import render
 from openrag_core.cli.console import err, out
 from openrag_core.cli.models import convert, upcycle
+from openrag_core.cli.training import data_app, train
 from openrag_core.errors import DocumentError, OpenRAGError
 from openrag_core.pipeline import check_questions
 from openrag_core.records import EvidenceMode, GateMode
@@ -31,6 +32,8 @@ weights_app = typer.Typer(help="The embedded default weights.", no_args_is_help=
 app.add_typer(weights_app, name="weights")
 app.command()(upcycle)
 app.command()(convert)
+app.add_typer(data_app, name="data")
+app.command()(train)
 
 Index = Annotated[
     Path, typer.Option("--index", envvar="OPENRAG_INDEX", help="Folder of the embedded index.")

@@ -1,0 +1,178 @@
+"""Commands that make training data and train."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from openrag_core.build import Settings, open_index
+from openrag_core.cli import render_training as render
+from openrag_core.cli.console import err, out
+from openrag_core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch.nn import Module
+
+    from openrag_core.model import TransformersGenerator
+    from openrag_core.retrieval import PassageIndex
+    from openrag_core.training import Critic, Helpers, Text
+
+data_app = typer.Typer(help="Training data.", no_args_is_help=True)
+
+
+@data_app.command("build")
+def build(
+    questions: Annotated[list[Path], typer.Argument(help="Files of questions, JSON lines.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="File of rows to make.")],
+    mine: Annotated[
+        Path | None, typer.Option(help="Passages to mine hard distractors in, JSON lines.")
+    ] = None,
+    base: Annotated[
+        str | None,
+        typer.Option(help="Dense model to ask what it knows: bundled, or a folder or name."),
+    ] = None,
+    min_no_retrieval: Annotated[
+        float, typer.Option(help="Share of questions that need no retrieval to reach, with --base.")
+    ] = 0.2,
+    critic: Annotated[
+        str | None, typer.Option(help="Judges unlabelled passages: MODULE:NAME of a Critic.")
+    ] = None,
+    gold: Annotated[float, typer.Option(help="Rows per question with gold evidence.")] = 1.0,
+    mixed: Annotated[float, typer.Option(help="With gold and a distractor.")] = 0.5,
+    distractor: Annotated[float, typer.Option(help="With distractors only.")] = 1.0,
+    window: Annotated[
+        int | None, typer.Option(help="Words to which most passages are cut.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
+) -> None:
+    """Make training rows that contrast gold passages with distractors.
+
+    What the base and the critic say is kept beside the output: run again, it goes on from there.
+    """
+    from openrag_core import training  # noqa: PLC0415  (loads torch)
+
+    mix = training.Mix(gold=gold, mixed=mixed, distractor=distractor, window=window, seed=seed)
+    read = [question for file in questions for question in training.read_questions(file)]
+    helpers = _helpers(output, mine=mine, base=base, critic=critic)
+    with _progress() as advance:
+        made = training.build_dataset(
+            read, mix, helpers, min_no_retrieval=min_no_retrieval, progress=advance
+        )
+    training.write_rows(made.rows, output)
+    unlabelled = 0 if critic else sum(len(question.passages) for question in read)
+    wanted = min_no_retrieval if base else 0.0
+    out.print(render.dataset(made, output, wanted=wanted, unlabelled=unlabelled))
+
+
+def train(
+    recipe: Annotated[Path, typer.Argument(help="YAML file; see recipes/ and docs/training.md.")],
+    output: Annotated[Path, typer.Argument(metavar="OUT", help="Folder of the run.")],
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the latest checkpoint in OUT.")
+    ] = False,
+    device: Annotated[str | None, typer.Option(help="Such as cpu or cuda.")] = None,
+) -> None:
+    """Train a model by a recipe.
+
+    On several GPUs: torchrun --nproc-per-node N --no-python openrag train RECIPE OUT
+    """
+    from openrag_core import training  # noqa: PLC0415  (loads torch)
+    from openrag_core.cli.training_bar import TrainingBar  # noqa: PLC0415
+
+    chosen = training.read_recipe(recipe)
+    with TrainingBar(err) as bar:
+        done = training.train(chosen, output, resume=resume, device=device, callbacks=[bar])
+    if done is not None:  # the other processes of torchrun have nothing to say
+        out.print(render.trained(done, output))
+
+
+def _helpers(output: Path, *, mine: Path | None, base: str | None, critic: str | None) -> Helpers:
+    from openrag_core import training  # noqa: PLC0415
+
+    given: dict[str, Any] = {"cache": training.JsonCache(output.with_suffix(".cache.jsonl"))}
+    if critic is not None:
+        given["critic"] = _critic(critic)
+    if mine is not None:
+        passages = training.read_passages(mine)
+        given |= {"whole": passages, "retriever": _index(passages, output.with_suffix(".index"))}
+    if base is not None:
+        with err.status("loading the base"):
+            generator = _ready(base)
+        given |= {"base": generator, "base_name": base}
+    return training.Helpers(**given)
+
+
+def _ready(base: str) -> TransformersGenerator:
+    """The dense model, where it is fastest here."""
+    from openrag_core.compute import choose_device, choose_dtype  # noqa: PLC0415
+    from openrag_core.model import TransformersGenerator, load_dense  # noqa: PLC0415
+    from openrag_core.model.attention import use_cpu_decoding  # noqa: PLC0415
+
+    where = choose_device(None)
+    dense, tokenizer = load_dense(base, dtype=choose_dtype(None, where))
+    use_cpu_decoding(dense)
+    cast("Module", dense).to(where)
+    return TransformersGenerator(dense.eval(), tokenizer, max_new_tokens=16)
+
+
+def _index(passages: Mapping[str, Text], folder: Path) -> PassageIndex:
+    """The passages, indexed beside the output; what has not changed is left alone."""
+    from openrag_core.retrieval import IndexReport  # noqa: PLC0415
+    from openrag_core.retrieval.documents import Document, Section  # noqa: PLC0415
+
+    with err.status("opening the index"):
+        index = open_index(Settings(index=folder))
+    known = index.store.documents()
+    index.remove(known.keys() - passages.keys())
+
+    def changed() -> Iterator[Document]:
+        for source, passage in passages.items():
+            advance("indexing", 1, len(passages))
+            digest = sha256(f"{passage.title}\n{passage.text}".encode()).hexdigest()
+            if known.get(source) != digest:
+                yield Document(source, source, digest, (Section(passage.title, passage.text),))
+
+    with _progress() as advance:
+        index.add_documents(changed(), IndexReport())
+    return index
+
+
+def _critic(path: str) -> Critic:
+    module, _, name = path.partition(":")
+    sys.path.insert(0, "")  # as `python -m` does: a critic of one's own lies in the current folder
+    try:
+        found: Critic = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(
+            f"--critic {path!r}: expected MODULE:NAME of an object with `name` and `judge`, in a "
+            f"module that Python finds ({error})"
+        ) from error
+    finally:
+        sys.path.remove("")
+    return found
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str, int, int], None]]:
+    """One bar per stage, made when it begins."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    bars: dict[str, Any] = {}
+    lock = Lock()
+    with Progress(*columns, TimeElapsedColumn(), console=err) as progress:
+
+        def advance(stage: str, done: int, total: int) -> None:
+            with lock:  # critics are asked by several threads
+                if stage not in bars:
+                    bars[stage] = progress.add_task(stage, total=total or None)
+                progress.advance(bars[stage], done)
+
+        yield advance
