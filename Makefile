@@ -10,7 +10,7 @@ ifndef OMP_WAIT_POLICY
 export GOMP_SPINCOUNT ?= 1000
 endif
 
-.PHONY: help setup demo test check format lint types layers bench clean
+.PHONY: help setup demo test check format lint types layers bench bundled systems clean
 
 help:  ## show the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 10
@@ -56,6 +56,27 @@ bench: setup  ## measure; the last three need $OPENRAG_TEST_DATA (an hour)
 	$(BIN)/python benchmarks/drafts.py
 	$(BIN)/python benchmarks/relevance.py
 	$(BIN)/python benchmarks/ranking.py
+
+bundled: setup  ## train the bundled model anew into runs/; needs $OPENRAG_TEST_DATA (two hours)
+	$(BIN)/python recipes/bundled_questions.py runs/data
+	$(BIN)/openrag data build runs/data/single.jsonl -o runs/data/single_rows.jsonl \
+		--mine runs/data/passages.jsonl --base bundled --window 55 --mixed 0.2 --distractor 0.6
+	$(BIN)/openrag data build runs/data/chains.jsonl -o runs/data/chain_rows.jsonl \
+		--base bundled --window 55 --mixed 0.5 --distractor 0.5 --seed 1
+	cp recipes/smollm2-135m.yaml runs/data/
+	$(BIN)/openrag train runs/data/smollm2-135m.yaml runs/bundled
+
+systems: setup  ## train what the bundled model is compared with, and measure all; after `bundled`
+	$(BIN)/python benchmarks/systems.py plain runs/data/plain_rows.jsonl \
+		runs/data/single_rows.jsonl runs/data/chain_rows.jsonl
+	cp recipes/dense-reading.yaml recipes/dense-reflection.yaml runs/data/
+	$(BIN)/openrag train runs/data/dense-reading.yaml runs/dense-reading
+	$(BIN)/openrag train runs/data/dense-reflection.yaml runs/dense-reflection
+	$(BIN)/python benchmarks/systems.py measure dense bundled
+	$(BIN)/python benchmarks/systems.py measure reading runs/dense-reading/model
+	$(BIN)/python benchmarks/systems.py measure reflection runs/dense-reflection/model
+	$(BIN)/python benchmarks/systems.py measure mixture bundled
+	$(BIN)/python benchmarks/systems.py table
 
 clean:  ## remove what the targets made
 	rm -rf .venv .demo .openrag dist

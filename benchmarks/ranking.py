@@ -11,6 +11,7 @@ from statistics import fmean
 from squad import index, questions
 
 from openrag_core.build import Settings, build
+from openrag_core.model.checkpoints.bundled import bundled_base
 from openrag_core.reflection import ScoreWeights
 from openrag_core.scoring import rank
 
@@ -27,7 +28,9 @@ WEIGHTS = {
 def main() -> None:
     """Print the share of questions whose chosen answer holds a right one."""
     passages = index(Path(".openrag-squad"))
-    rag = build(Settings(top_k=TOP_K, max_new_tokens=48), retriever=passages)
+    rag = build(
+        Settings(model=str(bundled_base()), top_k=TOP_K, max_new_tokens=48), retriever=passages
+    )
     asked = questions(*QUESTIONS)
     written = []
     for question in asked:

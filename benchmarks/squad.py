@@ -9,8 +9,6 @@ from __future__ import annotations
 import gzip
 import json
 import os
-import re
-import string
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from openrag_core.build import Settings, open_index
 from openrag_core.records import Passage
 from openrag_core.retrieval import IndexReport, PassageIndex
 from openrag_core.retrieval.documents import Document, Section
+from openrag_core.training.knowledge import normalised
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +35,7 @@ class Question:
 
     def answered_by(self, text: str) -> bool:
         """Whether an answer stands in the text, both normalised as in the official script."""
-        return any(_normalised(answer) in _normalised(text) for answer in self.answers)
+        return any(normalised(answer) in normalised(text) for answer in self.answers)
 
 
 def rows(name: str) -> list[dict[str, Any]]:
@@ -66,8 +65,3 @@ def index(folder: Path) -> PassageIndex:
         )
         made.add_documents(passages, IndexReport())
     return made
-
-
-def _normalised(text: str) -> str:
-    plain = "".join(c for c in text.lower() if c not in string.punctuation)
-    return " ".join(re.sub(r"\b(a|an|the)\b", " ", plain).split())
