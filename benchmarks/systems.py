@@ -1,6 +1,6 @@
 """Four systems on one base: how well do they read, see through distractors, and choose?
 
-OPENRAG_TEST_DATA=... python benchmarks/systems.py measure NAME MODEL
+OPENRAG_TEST_DATA=... python benchmarks/systems.py measure NAME MODEL [TASK...]
 python benchmarks/systems.py table
 python benchmarks/systems.py plain OUT ROWS...
 
@@ -15,7 +15,8 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -35,69 +36,83 @@ from openrag_core.training.knowledge import normalised
 QUESTIONS = 512
 TOP_K = 5
 FOLDER = Path(__file__).parent / "systems"
+READING = ("squad_v11_dev", "nq_qed_dev", "hotpotqa_distractor_devB", "2wiki_dev")
+CLOSED = ("triviaqa_dev", "nq_open_dev", "popqa_closedbook_dev")
+Scores = dict[str, list[float]]
 NAMES = ("dense", "reading", "reflection", "mixture")
 SUPPORTS = tuple(SUPPORT.worth)  # none, partial, full
 
 
-def measure(name: str, model: str) -> None:
-    """Run every task with one system, and keep the score of every question."""
+def measure(name: str, model: str, only: Sequence[str]) -> None:
+    """Run the tasks with one system, and keep the score of every question after each."""
     generator = _generator(name, model)
     reflects = name in {"reflection", "mixture"}
-    scores: dict[str, list[float]] = {}
-    for task in ("squad_v11_dev", "nq_qed_dev", "hotpotqa_distractor_devB", "2wiki_dev"):
-        data = rows(task)[:QUESTIONS]
-        gold = [_passages(row["gold"]) for row in data]
-        written = _written(generator, data, [[own] for own in gold])
-        _add(scores, f"{task} gold", data, [own[0].text for own in written])
-        print(task, fmean(scores[f"{task} gold F1"]), flush=True)
-    for task in ("triviaqa_dev", "nq_open_dev", "popqa_closedbook_dev"):
-        data = rows(task)[:QUESTIONS]
-        drafts = generator.draft([row["question"] for row in data])
-        scores[f"{task} closed match"] = [
-            _match(draft.text, row["answers"]) for draft, row in zip(drafts, data, strict=True)
-        ]
-        print(task, fmean(scores[f"{task} closed match"]), flush=True)
-    scores |= _retrieved(generator, reflects=reflects)
-    scores |= _chains(generator)
-    if reflects:
-        scores |= _critique(generator)
+    tasks: dict[str, Callable[[], Scores]] = {
+        **{f"{task} gold": partial(_gold, generator, task) for task in READING},
+        **({"critique": partial(_critique, generator)} if reflects else {}),
+        "squad_v11_dev retrieved": partial(_retrieved, generator, reflects=reflects),
+        "hotpotqa_distractor_devB retrieved": partial(_chains, generator),
+        **{f"{task} closed": partial(_closed, generator, task) for task in CLOSED},
+    }
+    file = FOLDER / f"{name}.json"
     FOLDER.mkdir(exist_ok=True)
-    text = json.dumps({key: [round(v, 4) for v in values] for key, values in scores.items()})
-    (FOLDER / f"{name}.json").write_text(text + "\n", encoding="utf-8")
-    for key, values in scores.items():
-        print(f"{key:40} {100 * fmean(values):6.1f}  (n = {len(values)})")
+    scores: Scores = json.loads(file.read_text("utf-8")) if file.is_file() else {}
+    for task in only or tasks:
+        if any(key.startswith(task) for key in scores):
+            continue  # of a run that was stopped
+        made = tasks[task]()
+        for key, values in made.items():
+            print(f"{key:40} {100 * fmean(values):6.1f}  (n = {len(values)})", flush=True)
+        scores |= {key: [round(value, 4) for value in values] for key, values in made.items()}
+        file.write_text(json.dumps(scores) + "\n", encoding="utf-8")
 
 
-def _retrieved(generator: TransformersGenerator, *, reflects: bool) -> dict[str, list[float]]:
+def _gold(generator: TransformersGenerator, task: str) -> Scores:
+    """The gold passage, or all of them as a chain."""
+    data = rows(task)[:QUESTIONS]
+    written = _written(generator, data, [[_passages(row["gold"])] for row in data])
+    return _scored(f"{task} gold", data, [own[0].text for own in written])
+
+
+def _closed(generator: TransformersGenerator, task: str) -> Scores:
+    """Without reading."""
+    data = rows(task)[:QUESTIONS]
+    drafts = generator.draft([row["question"] for row in data])
+    pairs = zip(drafts, data, strict=True)
+    return {f"{task} closed match": [_match(draft.text, row["answers"]) for draft, row in pairs]}
+
+
+def _retrieved(generator: TransformersGenerator, *, reflects: bool) -> Scores:
     """The five best passages of SQuAD dev; each gives an answer, and the best one counts.
 
     A system without reflection has its first passage's answer taken, and in a second row the one
     from all five together: whichever is better for it.
     """
-    scores: dict[str, list[float]] = {}
     data = rows("squad_v11_dev")[:QUESTIONS]
     asked = [row["question"] for row in data]
     passages = index(Path(".openrag-squad"))
     reranker = build(Settings(), retriever=passages).reranker
     assert reranker is not None
     found = reranker.rerank(asked, passages.retrieve(asked, 20), TOP_K)
-    scores["squad_v11_dev found in five"] = [
-        float(any(_match(p.text, row["answers"]) for p in own))
-        for row, own in zip(data, found, strict=True)
-    ]
+    scores = {
+        "squad_v11_dev found in five": [
+            float(any(_match(p.text, row["answers"]) for p in own))
+            for row, own in zip(data, found, strict=True)
+        ]
+    }
     each = _written(generator, data, [[(passage,) for passage in own] for own in found])
     weights = ScoreWeights() if reflects else ScoreWeights(seq=0.0)
     best = [rank(own, weights, reflection_trained=reflects)[0].text for own in each]
-    _add(scores, "squad_v11_dev retrieved", data, best)
+    scores |= _scored("squad_v11_dev retrieved", data, best)
     if not reflects:
         joint = _written(generator, data, [[tuple(own)] for own in found])
-        _add(scores, "squad_v11_dev retrieved, joint", data, [own[0].text for own in joint])
+        texts = [own[0].text for own in joint]
+        scores |= _scored("squad_v11_dev retrieved, joint", data, texts)
     return scores
 
 
-def _chains(generator: TransformersGenerator) -> dict[str, list[float]]:
+def _chains(generator: TransformersGenerator) -> Scores:
     """HotpotQA's ten paragraphs, of which the reranker's first two are read as a chain."""
-    scores: dict[str, list[float]] = {}
     data = rows("hotpotqa_distractor_devB")[:QUESTIONS]
     reranker = build(Settings(), retriever=_Nothing()).reranker
     assert reranker is not None
@@ -105,11 +120,10 @@ def _chains(generator: TransformersGenerator) -> dict[str, list[float]]:
     asked = [row["question"] for row in data]
     best = reranker.rerank(asked, [list(own) for own in paragraphs], 2)
     written = _written(generator, data, [[tuple(own)] for own in best])
-    _add(scores, "hotpotqa_distractor_devB retrieved", data, [own[0].text for own in written])
-    return scores
+    return _scored("hotpotqa_distractor_devB retrieved", data, [own[0].text for own in written])
 
 
-def _critique(generator: TransformersGenerator) -> dict[str, list[float]]:
+def _critique(generator: TransformersGenerator) -> Scores:
     """Is a gold passage called relevant and a hard distractor not, and is support told apart?"""
     data = [row for row in rows("squad_v11_dev") if row["distractor_ids"]][:QUESTIONS]
     corpus = {row["id"]: row for row in rows("corpus_squad_dev")}
@@ -119,18 +133,18 @@ def _critique(generator: TransformersGenerator) -> dict[str, list[float]]:
         (*own, *other) if number % 2 else (*other, *own)
         for number, (own, other) in enumerate(zip(gold, hard, strict=True))
     ]
-    scores: dict[str, list[float]] = {}
+    scores: Scores = {}
     for name, evidence, relevant, support in (
         ("gold", gold, True, 2),
         ("distractor", hard, False, 0),
         ("mixed", mixed, True, 1),
     ):
         written = [own[0] for own in _written(generator, data, [[one] for one in evidence])]
-        scores[f"relevance {name}"] = [
+        scores[f"critique: relevance {name}"] = [
             float((RELEVANCE.mean_worth(one.tokens[0].reflections) > 0.5) == relevant)
             for one in written
         ]
-        scores[f"support {name}"] = [float(_support(one) == support) for one in written]
+        scores[f"critique: support {name}"] = [float(_support(one) == support) for one in written]
     return scores
 
 
@@ -159,14 +173,15 @@ def _passages(texts: Iterable[Mapping[str, str]]) -> tuple[Passage, ...]:
     return tuple(Passage(f"{n}", text["text"], text["title"]) for n, text in enumerate(texts))
 
 
-def _add(
-    scores: dict[str, list[float]], key: str, data: Sequence[Mapping[str, Any]], texts: list[str]
-) -> None:
+def _scored(key: str, data: Sequence[Mapping[str, Any]], texts: list[str]) -> Scores:
     pairs = [(text.strip(), row["answers"]) for text, row in zip(texts, data, strict=True)]
-    scores[f"{key} F1"] = [max(_f1(text, answer) for answer in own) for text, own in pairs]
-    scores[f"{key} EM"] = [
-        float(any(normalised(text) == normalised(answer) for answer in own)) for text, own in pairs
-    ]
+    return {
+        f"{key} F1": [max(_f1(text, answer) for answer in own) for text, own in pairs],
+        f"{key} EM": [
+            float(any(normalised(text) == normalised(answer) for answer in own))
+            for text, own in pairs
+        ],
+    }
 
 
 def _f1(text: str, answer: str) -> float:
@@ -211,8 +226,8 @@ def table() -> None:
 
 if __name__ == "__main__":
     match sys.argv[1:]:
-        case ["measure", name, model] if name in NAMES:
-            measure(name, model)
+        case ["measure", name, model, *only] if name in NAMES:
+            measure(name, model, only)
         case ["table"]:
             table()
         case ["plain", out, *files]:

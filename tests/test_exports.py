@@ -9,6 +9,7 @@ PACKAGES = [
     "openrag_core",
     "openrag_core.model",
     "openrag_core.retrieval",
+    "openrag_core.training",
     "langchain_openrag",
     "llamaindex_openrag",
 ]

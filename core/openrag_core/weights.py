@@ -19,6 +19,8 @@ from openrag_core.errors import CheckpointError, WeightsNotInstalledError
 INSTALL_COMMAND = "openrag weights install"
 BUNDLED = "bundled"
 """Names an embedded default wherever a checkpoint is asked for."""
+BUNDLED_ADAPTER = Path(__file__).parent / "bundled"
+"""What training added to the bundled base; it comes with this package."""
 _NEEDED = ["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt"]  # of a repository on a hub
 _NEEDED += ["*moe_model.bin"]  # the released training leaves its experts as a pickle only
 

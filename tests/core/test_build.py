@@ -27,7 +27,7 @@ def test_the_default_is_all_embedded(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     assert isinstance(rag.reranker, MaxSimReranker)
     assert isinstance(rag.generator, TransformersGenerator)
     assert (rag.gate, rag.top_k) == (Gate("always"), 5)
-    assert not rag.generator.reflection_trained
+    assert rag.generator.reflection_trained
     assert list(tmp_path.iterdir()) == []  # nothing is written before something is indexed
 
 

@@ -15,6 +15,7 @@ from transformers import (
 )
 
 from openrag_core.model import load
+from openrag_core.model.checkpoints.bundled import bundled_base
 from tests.conftest import DOCUMENTS
 from tests.core.model.checkpoints.test_adapter import make_base
 from tests.core.model.tiny import SIZES, assert_equal
@@ -40,7 +41,8 @@ def test_upcycled_bundled_weights_answer(openrag: Run) -> None:
     question = "Who opened the Velora Bridge?"
     asked = openrag("ask", question, "--model", "mixture", "--top-k", "1")
     assert "Ana Tolvik" in asked.out
-    assert openrag("ask", question, "--top-k", "1").out == asked.out  # the dense model's answer
+    dense = openrag("ask", question, "--top-k", "1", "--model", str(bundled_base()))
+    assert dense.out == asked.out
 
 
 def test_a_whole_checkpoint_is_the_default(openrag: Run, base: Path) -> None:
@@ -55,10 +57,17 @@ def test_a_whole_checkpoint_is_the_default(openrag: Run, base: Path) -> None:
     assert "error: out is there already: remove it, or choose another name" in again.err
 
 
-def test_the_bundled_models_base_is_known(openrag: Run) -> None:
-    made = openrag("convert", "bundled", "out", "--layout", "adapter")
+def test_the_bundled_model_becomes_a_whole_one(openrag: Run) -> None:
+    made = openrag("convert", "bundled", "out")
     assert made.code == 0
-    assert '"name_or_path": "bundled"' in Path("out/base.json").read_text(encoding="utf-8")
+    assert "8 experts of width 32, 2 per token; reflection tokens trained" in made.out
+    assert_equal(load("out", dtype="auto")[0], load("bundled", dtype="auto")[0])
+
+
+def test_a_merged_lora_is_not_lost_in_an_adapter(openrag: Run) -> None:
+    made = openrag("convert", "bundled", "out", "--layout", "adapter")
+    assert made.code == 1
+    assert "an adapter-only checkpoint would lose it" in " ".join(made.err.split())
 
 
 def test_an_interrupted_command_says_so_and_leaves_nothing(

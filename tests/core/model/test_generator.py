@@ -1,6 +1,7 @@
 """core/openrag_core/model/generator.py: the port on real small models, and the embedded default."""
 
 import asyncio
+import json
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,11 +28,11 @@ from openrag_core import (
     QuestionError,
     WeightsNotInstalledError,
 )
-from openrag_core.model import OpenRAGForCausalLM, TransformersGenerator, load
+from openrag_core.model import OpenRAGForCausalLM, TransformersGenerator, load, load_dense
 from openrag_core.model.checkpoints.bundled import bundled_base, cache_folder
 from openrag_core.model.decoding import Prompt
 from openrag_core.reflection import TOKENS
-from openrag_core.weights import GENERATOR
+from openrag_core.weights import BUNDLED_ADAPTER, GENERATOR
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
 Loaded = tuple[PreTrainedModel, PreTrainedTokenizerBase]
@@ -315,23 +316,30 @@ def test_impossible_numbers_are_refused(trained: Loaded, name: str) -> None:
         TransformersGenerator(*trained, **{name: 0})  # type: ignore[arg-type]
 
 
-def test_the_bundled_model_equals_the_dense_one(bundled: Loaded) -> None:
+def test_the_bundled_model_was_trained(bundled: Loaded) -> None:
     model, tokenizer = bundled
     assert isinstance(model, OpenRAGForCausalLM)
     config = model.config
     assert (config.num_experts, config.num_experts_per_tok, config.adapter_dim) == (8, 2, 32)
-    assert config.reflection_trained is False
-    ids = tokenizer("The capital of France is", return_tensors="pt")["input_ids"]
-    with torch.no_grad():
-        mixed = model(ids).logits
-        for layer in model.base.model.layers:
-            layer.mlp = layer.mlp.dense
-        dense = model(ids).logits
-    assert torch.equal(mixed, dense)
+    assert config.reflection_trained is True
+    stored = json.loads((BUNDLED_ADAPTER / "config.json").read_text(encoding="utf-8"))
+    assert stored["base_config"]["_name_or_path"] == "bundled"
+    size = sum(file.stat().st_size for file in BUNDLED_ADAPTER.rglob("*") if file.is_file())
+    assert size <= 24e6
+    generator = TransformersGenerator(model, tokenizer, max_new_tokens=24)
+    passage = Passage(id="p", title="Velora Bridge", text="The bridge was opened by Ana Tolvik.")
+    (written,) = generator.write(["Who opened the Velora Bridge?"], [[[passage]]])[0]
+    first, *_, support, utility, _ = (token.text for token in written.tokens)
+    assert (first, support, utility) == ("[Relevant]", "[Fully supported]", "[Utility:5]")
+    assert written.text.strip() == "Ana Tolvik"
+    who, sum_ = generator.request(["Who opened the Velora Bridge?", "What is 3 plus 4?"])
+    assert who["[Retrieval]"] > who["[No Retrieval]"]
+    assert sum_["[No Retrieval]"] > sum_["[Retrieval]"]
 
 
-def test_the_bundled_model_answers_through_its_chat_template() -> None:
-    generator = TransformersGenerator(*load("bundled"), max_new_tokens=24)
+def test_a_dense_model_answers_through_its_chat_template() -> None:
+    dense, tokenizer = load_dense("bundled")
+    generator = TransformersGenerator(dense.eval(), tokenizer, max_new_tokens=24)
     draft = generator.draft(["What is the capital of France?"])[0]
     assert "Paris" in draft.text
     passage = Passage(id="p", title="Velora Bridge", text="The bridge was opened by Ana Tolvik.")

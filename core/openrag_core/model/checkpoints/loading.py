@@ -14,7 +14,7 @@ from openrag_core.compute import choose_device, choose_dtype
 from openrag_core.errors import ConfigError
 from openrag_core.model.attention import use_cpu_decoding
 from openrag_core.model.checkpoints.adapter import is_adapter, load_adapter
-from openrag_core.model.checkpoints.dense import from_folder, load_dense, read_tokenizer
+from openrag_core.model.checkpoints.dense import bundled_tokenizer, from_folder, read_tokenizer
 from openrag_core.model.checkpoints.files import read_json, readable
 from openrag_core.model.checkpoints.published import (
     is_published,
@@ -22,8 +22,7 @@ from openrag_core.model.checkpoints.published import (
     read_published_tokenizer,
 )
 from openrag_core.model.checkpoints.published_split import is_split, load_split
-from openrag_core.model.upcycle import add_reflection_tokens, upcycle
-from openrag_core.weights import BUNDLED, checkpoint_folder
+from openrag_core.weights import BUNDLED, BUNDLED_ADAPTER, checkpoint_folder
 
 
 def load(
@@ -64,7 +63,7 @@ def load(
     if device_map is not None:
         kwargs["device_map"] = device_map
     if load_in_4bit:
-        kwargs |= _four_bits(
+        kwargs |= four_bits(
             choose_dtype(None if dtype == "auto" else dtype, where), device_map or {"": where}
         )
     model: Any
@@ -79,12 +78,7 @@ def _load(
     path_or_name: str | PathLike[str], base: str | PathLike[str] | None, kwargs: dict[str, Any]
 ) -> tuple[PreTrainedModel, Tokenizer]:
     if path_or_name == BUNDLED:
-        dense, tokenizer = load_dense(BUNDLED, **kwargs)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            model: PreTrainedModel = upcycle(dense, adapter_dim=32)
-        add_reflection_tokens(model, tokenizer)
-        return model, tokenizer
+        return load_adapter(BUNDLED_ADAPTER, base=BUNDLED, **kwargs), bundled_tokenizer()
     folder = checkpoint_folder(path_or_name)
     if is_adapter(folder):
         return load_adapter(folder, base=base, **kwargs), read_tokenizer(folder)
@@ -105,9 +99,18 @@ def _load(
     return from_folder(folder, **kwargs), read_tokenizer(folder)
 
 
-def _four_bits(
+def four_bits(
     numbers: torch.dtype, device_map: str | dict[str, Any] | dict[str, torch.device]
 ) -> dict[str, Any]:
+    """Arguments of `from_pretrained` that keep the dense weights in 4 bits.
+
+    Args:
+        numbers: What is computed in.
+        device_map: Where; as in `load`, or every module on one device.
+
+    Raises:
+        MissingExtraError: The package it needs is not installed.
+    """
     need("quantized", "accelerate", "bitsandbytes")
     settings = BitsAndBytesConfig(
         load_in_4bit=True,
