@@ -105,13 +105,16 @@ def draw(folder: Path) -> None:
     if held_out:
         axes.plot(*zip(*held_out, strict=True), marker="o", color="tab:orange", label="validation")
     axes.set(xlabel="tokens", ylabel="loss (nats per label)", title=folder.name)
+    axes.set_yscale("log")  # the first steps would flatten all others
     axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter("{x:g}")
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(folder / PICTURE, dpi=120)
 
 
-def _smooth(points: list[tuple[float, float]], weight: float = 0.9) -> list[tuple[float, float]]:
+def _smooth(points: list[tuple[float, float]], weight: float = 0.8) -> list[tuple[float, float]]:
     """Exponential mean, corrected for its beginning."""
     mean, total, smooth = 0.0, 0.0, []
     for where, value in points:

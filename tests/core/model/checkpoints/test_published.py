@@ -187,7 +187,8 @@ def test_a_model_comes_back_bit_for_bit(
     for name, tensor in again.state_dict().items():
         assert tensor.dtype == dtype
         assert torch.equal(tensor, state[name])
-    torch.testing.assert_close(again(IDS).logits, model(IDS).logits)
+    # In float32: products in bfloat16 depend on where in memory a tensor lies.
+    torch.testing.assert_close(again.float()(IDS).logits, model.float()(IDS).logits)
     for setting in ("num_experts_per_tok", "scaling", "reflection_trained", "eos_token_id"):
         assert getattr(again.config, setting) == getattr(model.config, setting)
     assert again.generation_config is not None
