@@ -26,7 +26,8 @@ from scipy.stats import bootstrap
 from squad import index, rows
 
 from openrag_core.build import Settings, build
-from openrag_core.model import TransformersGenerator, load, load_dense
+from openrag_core.model import TransformersGenerator, load
+from openrag_core.model.checkpoints.dense import dense_folder
 from openrag_core.records import Evidence, Passage, Written
 from openrag_core.reflection import RELEVANCE, SUPPORT, ScoreWeights
 from openrag_core.scoring import rank
@@ -157,8 +158,8 @@ def _support(written: Written) -> int | None:
 
 
 def _generator(name: str, model: str) -> TransformersGenerator:
-    loaded, tokenizer = load_dense(model) if name == "dense" else load(model)
-    return TransformersGenerator(loaded.eval(), tokenizer, max_new_tokens=32)
+    loaded, tokenizer = load(dense_folder(model) if name == "dense" else model)
+    return TransformersGenerator(loaded, tokenizer, max_new_tokens=32)
 
 
 def _written(

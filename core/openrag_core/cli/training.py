@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -20,9 +20,6 @@ from openrag_core.cli.console import err, out
 from openrag_core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from torch.nn import Module
-
-    from openrag_core.model import TransformersGenerator
     from openrag_core.retrieval import PassageIndex
     from openrag_core.training import Critic, Helpers, Text
 
@@ -97,6 +94,8 @@ def train(
 
 def _helpers(output: Path, *, mine: Path | None, base: str | None, critic: str | None) -> Helpers:
     from openrag_core import training  # noqa: PLC0415
+    from openrag_core.model import TransformersGenerator, load  # noqa: PLC0415
+    from openrag_core.model.checkpoints.dense import dense_folder  # noqa: PLC0415
 
     given: dict[str, Any] = {"cache": training.JsonCache(output.with_suffix(".cache.jsonl"))}
     if critic is not None:
@@ -106,22 +105,9 @@ def _helpers(output: Path, *, mine: Path | None, base: str | None, critic: str |
         given |= {"whole": passages, "retriever": _index(passages, output.with_suffix(".index"))}
     if base is not None:
         with err.status("loading the base"):
-            generator = _ready(base)
-        given |= {"base": generator, "base_name": base}
+            model = TransformersGenerator(*load(dense_folder(base)), max_new_tokens=16)
+        given |= {"base": model, "base_name": base}
     return training.Helpers(**given)
-
-
-def _ready(base: str) -> TransformersGenerator:
-    """The dense model, where it is fastest here."""
-    from openrag_core.compute import choose_device, choose_dtype  # noqa: PLC0415
-    from openrag_core.model import TransformersGenerator, load_dense  # noqa: PLC0415
-    from openrag_core.model.attention import use_cpu_decoding  # noqa: PLC0415
-
-    where = choose_device(None)
-    dense, tokenizer = load_dense(base, dtype=choose_dtype(None, where))
-    use_cpu_decoding(dense)
-    cast("Module", dense).to(where)
-    return TransformersGenerator(dense.eval(), tokenizer, max_new_tokens=16)
 
 
 def _index(passages: Mapping[str, Text], folder: Path) -> PassageIndex:
