@@ -15,7 +15,7 @@ from typing import Any
 
 from openrag_core.build import Settings, open_index
 from openrag_core.records import Passage
-from openrag_core.retrieval import IndexReport, PassageIndex
+from openrag_core.retrieval import PassageIndex
 from openrag_core.retrieval.documents import Document, Section
 from openrag_core.training.knowledge import normalised
 
@@ -58,10 +58,10 @@ def questions(start: int, stop: int) -> list[Question]:
 def index(folder: Path) -> PassageIndex:
     """The dev passages, indexed into the folder at the first call."""
     made = open_index(Settings(index=folder))
-    if not made.store.count():
+    if not made.count():
         passages = (
             Document(row["id"], row["id"], "0", (Section(row["title"], row["text"]),))
             for row in rows("corpus_squad_dev")
         )
-        made.add_documents(passages, IndexReport())
+        made.add_documents(passages)
     return made

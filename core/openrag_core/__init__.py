@@ -10,6 +10,7 @@ from openrag_core.errors import (
     ConfigError,
     CriticError,
     DocumentError,
+    FilterError,
     GenerationError,
     IndexLockedError,
     IndexMismatchError,
@@ -24,23 +25,29 @@ from openrag_core.errors import (
     TrainingDataError,
     WeightsNotInstalledError,
 )
+from openrag_core.filters import Field, Filter
 from openrag_core.gate import Gate, f_meanp, f_minp, f_ret
 from openrag_core.pipeline import OpenRAG
-from openrag_core.ports import Generator, Reranker, Retriever
+from openrag_core.ports import ChainRetriever, Generator, Reranker, Retriever
 from openrag_core.records import Answer, Candidate, Decision, Draft, Passage, Token, Written
 from openrag_core.reflection import PassageScore, ScoreWeights
+from openrag_core.search import SearchOptions
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Answer",
     "Candidate",
+    "ChainRetriever",
     "CheckpointError",
     "ConfigError",
     "CriticError",
     "Decision",
     "DocumentError",
     "Draft",
+    "Field",
+    "Filter",
+    "FilterError",
     "Gate",
     "GenerationError",
     "Generator",
@@ -60,6 +67,7 @@ __all__ = [
     "RerankerError",
     "Retriever",
     "ScoreWeights",
+    "SearchOptions",
     "Token",
     "TrainingDataError",
     "WeightsNotInstalledError",

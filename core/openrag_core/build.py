@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from openrag_core._extras import need
 from openrag_core.errors import ConfigError
 from openrag_core.gate import Gate
 from openrag_core.pipeline import OpenRAG
-from openrag_core.ports import Reranker, Retriever
-from openrag_core.records import EvidenceMode, GateMode
+from openrag_core.ports import ChainRetriever, Reranker, Retriever
+from openrag_core.records import EvidenceMode, GateMode, Hops
+from openrag_core.search import SearchOptions
 from openrag_core.weights import BUNDLED, ENCODER
 
 if TYPE_CHECKING:
-    from openrag_core.retrieval import PassageIndex, PointStore, SentenceTransformerEncoder
+    from openrag_core.reranking.reflection import Judge
+    from openrag_core.retrieval import (
+        Contextualizer,
+        DenseEncoder,
+        PassageIndex,
+        PointStore,
+        SentenceTransformerEncoder,
+        SparseEncoder,
+    )
+
+
+Backend = Literal["torch", "openvino"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,15 +62,38 @@ class Settings:
     """If the server asks for one."""
     qdrant_timeout: int = 10
     """Longest wait for one reply of the server, in seconds."""
+    qdrant_grpc_port: int | None = None
+    """Speak gRPC with the server on this port (usually 6334) instead of REST."""
+    shard_number: int | None = None
+    """Of a new collection; see `Server`."""
+    replication_factor: int | None = None
+    """Of a new collection; see `Server`."""
+    write_consistency_factor: int | None = None
+    """Of a new collection; see `Server`."""
     collection: str = "openrag"
     """On the server."""
+    tenant: str | None = None
+    """Whose documents are indexed and found, where several share an index."""
     encoder: str = BUNDLED
     """Dense encoder: "bundled", or a sentence-transformers folder or name."""
+    encoder_backend: Backend = "torch"
+    """"openvino" (extra: fast) encodes faster on CPUs."""
+    question_prefix: str = ""
+    """What the encoder wants before a question, such as "query: "."""
+    passage_prefix: str = ""
+    """What the encoder wants before a passage, such as "passage: "."""
+    encoder_cache: Path | None = None
+    """A file that keeps vectors, so that no text is encoded twice."""
     language: str = "english"
     """Of the documents, for BM25's stop words and stemming."""
+    splade: str | None = None
+    """A learned sparse encoder's folder or name, in place of BM25."""
+    search: SearchOptions = field(default_factory=SearchOptions)
+    """How passages are searched."""
     reranker: str = "maxsim"
-    """"maxsim" (token similarity with the dense encoder), "cohere", "none", or a cross-encoder's
-    folder or name."""
+    """"maxsim" (token similarity with the dense encoder), "reflection" (the generator's own
+    judgement), "cohere", "none", or a cross-encoder's folder or name; several joined by "+" are
+    weighted alike."""
     gate: GateMode = "always"
     """What decides whether to retrieve."""
     threshold: float = 0.5
@@ -67,8 +102,10 @@ class Settings:
     """Whether to retrieve while the gate decides; by default for indexes in this process."""
     evidence: EvidenceMode = "each"
     """"each": one answer per passage; "joint": one answer from all of them together."""
+    hops: Hops = 1
+    """Passages in a chain that an answer is written from, or "auto"; see `OpenRAG.hops`."""
     top_k: int = 5
-    """Passages that answers are written from."""
+    """Passages, or chains of them, that answers are written from."""
     fetch_k: int = 20
     """Passages that the reranker chooses from."""
     min_relevance: float | None = None
@@ -113,17 +150,24 @@ def build(settings: Settings | None = None, *, retriever: Retriever | None = Non
         device_map=settings.device_map,
         load_in_4bit=settings.load_in_4bit,
     )
+    generator = TransformersGenerator(
+        model,
+        tokenizer,
+        max_new_tokens=settings.max_new_tokens,
+        max_batch_tokens=settings.max_batch_tokens,
+    )
+    reranker = _reranker(settings, retriever, generator)
+    if settings.hops != 1 and not isinstance(retriever, ChainRetriever):
+        from openrag_core.retrieval.multihop import MultihopRetriever  # noqa: PLC0415
+
+        retriever = MultihopRetriever(retriever, reranker=reranker)
     return OpenRAG(
-        generator=TransformersGenerator(
-            model,
-            tokenizer,
-            max_new_tokens=settings.max_new_tokens,
-            max_batch_tokens=settings.max_batch_tokens,
-        ),
+        generator=generator,
         retriever=retriever,
-        reranker=_reranker(settings, retriever),
+        reranker=reranker,
         gate=Gate(settings.gate, settings.threshold),
         evidence=settings.evidence,
+        hops=settings.hops,
         top_k=settings.top_k,
         fetch_k=max(settings.fetch_k, settings.top_k),
         min_relevance=settings.min_relevance,
@@ -132,12 +176,20 @@ def build(settings: Settings | None = None, *, retriever: Retriever | None = Non
     )
 
 
-def open_index(settings: Settings | None = None, *, must_exist: bool = False) -> PassageIndex:
+def open_index(
+    settings: Settings | None = None,
+    *,
+    must_exist: bool = False,
+    encoder: DenseEncoder | None = None,
+    context: Contextualizer | None = None,
+) -> PassageIndex:
     """Open the passage index, or one that is still empty.
 
     Args:
         settings: Where it is and how it was made.
         must_exist: Whether to refuse one that is empty, before anything large is loaded.
+        encoder: Of the dense vectors, in place of the one that the settings name.
+        context: What is encoded before each passage; by default its title and headings.
 
     Raises:
         IndexNotFoundError: It is empty and must not be.
@@ -154,7 +206,14 @@ def open_index(settings: Settings | None = None, *, must_exist: bool = False) ->
     try:
         if must_exist:
             check_indexed(store)
-        return PassageIndex(store, _encoder(settings), language=settings.language)
+        return PassageIndex(
+            store,
+            encoder or _dense(settings),
+            sparse=_sparse(settings),
+            context=context,
+            options=settings.search,
+            tenant=settings.tenant,
+        )
     except BaseException:
         store.close()
         raise
@@ -170,29 +229,67 @@ def open_store(settings: Settings) -> PointStore:
         from openrag_core.retrieval.edge import EdgeStore  # noqa: PLC0415
 
         return EdgeStore(settings.index)
-    from openrag_core.retrieval.server import ServerStore  # noqa: PLC0415
+    from openrag_core.retrieval.server import Server, ServerStore  # noqa: PLC0415
 
-    return ServerStore.connect(
-        settings.qdrant_url,
-        settings.collection,
+    server = Server(
+        url=settings.qdrant_url,
         api_key=settings.qdrant_api_key,
         timeout=settings.qdrant_timeout,
+        grpc_port=settings.qdrant_grpc_port,
+        shard_number=settings.shard_number,
+        replication_factor=settings.replication_factor,
+        write_consistency_factor=settings.write_consistency_factor,
     )
+    return ServerStore.connect(server, settings.collection)
+
+
+def _dense(settings: Settings) -> DenseEncoder:
+    encoder = _encoder(settings)
+    if settings.encoder_cache is None:
+        return encoder
+    from openrag_core.retrieval.cached import CachedEncoder  # noqa: PLC0415
+
+    return CachedEncoder(encoder, settings.encoder_cache)
 
 
 def _encoder(settings: Settings) -> SentenceTransformerEncoder:
     from openrag_core.retrieval import SentenceTransformerEncoder  # noqa: PLC0415
 
-    if settings.encoder == BUNDLED:
-        name = f"{ENCODER.holds}@{ENCODER.sha256[:12]}"
-        return SentenceTransformerEncoder(ENCODER.locate(), name=name)
-    return SentenceTransformerEncoder(settings.encoder, device=settings.device)
+    bundled = settings.encoder == BUNDLED
+    return SentenceTransformerEncoder(
+        ENCODER.locate() if bundled else settings.encoder,
+        name=f"{ENCODER.holds}@{ENCODER.sha256[:12]}" if bundled else None,
+        device=None if bundled else settings.device,
+        question_prefix=settings.question_prefix,
+        passage_prefix=settings.passage_prefix,
+        backend=settings.encoder_backend,
+    )
 
 
-def _reranker(settings: Settings, retriever: Retriever) -> Reranker | None:
-    match settings.reranker:
-        case "none":
-            return None
+def _sparse(settings: Settings) -> SparseEncoder:
+    from openrag_core.retrieval.sparse import Bm25Encoder, SpladeEncoder  # noqa: PLC0415
+
+    if settings.splade is None:
+        return Bm25Encoder(settings.language)
+    return SpladeEncoder(settings.splade, device=settings.device)
+
+
+def _reranker(settings: Settings, retriever: Retriever, generator: Judge) -> Reranker | None:
+    names = [name.strip() for name in settings.reranker.split("+")]
+    if names == ["none"]:
+        return None
+    made = [_one_reranker(name, settings, retriever, generator) for name in names]
+    if len(made) == 1:
+        return made[0]
+    from openrag_core.reranking.mixture import MixtureReranker  # noqa: PLC0415
+
+    return MixtureReranker([(one, 1.0) for one in made])
+
+
+def _one_reranker(
+    name: str, settings: Settings, retriever: Retriever, generator: Judge
+) -> Reranker:
+    match name:
         case "maxsim":
             from openrag_core.reranking.maxsim import (  # noqa: PLC0415
                 MaxSimReranker,
@@ -200,9 +297,14 @@ def _reranker(settings: Settings, retriever: Retriever) -> Reranker | None:
             )
 
             encoder = getattr(retriever, "encoder", None)
+            encoder = getattr(encoder, "encoder", encoder)  # inside a cache
             if not isinstance(encoder, TokenEncoder):
                 encoder = _encoder(settings)
             return MaxSimReranker(encoder)
+        case "reflection":
+            from openrag_core.reranking.reflection import ReflectionReranker  # noqa: PLC0415
+
+            return ReflectionReranker(generator)
         case "cohere":
             need("cohere", "cohere")
             from openrag_core.reranking.cohere import CohereReranker  # noqa: PLC0415

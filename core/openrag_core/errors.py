@@ -9,6 +9,7 @@
         - WeightsNotInstalledError: the embedded default weights are not on this machine
     - GenerationError: the model could not write
     - DocumentError: a file cannot be turned into passages
+    - FilterError: a filter asks for a field or an operator that there is not
     - PassageIndexError: the passage index cannot be used
         - IndexNotFoundError: nothing has been indexed there yet
         - IndexMismatchError: the index was made with another encoder or schema
@@ -54,6 +55,10 @@ class GenerationError(OpenRAGError):
 
 class DocumentError(OpenRAGError):
     """A file cannot be turned into passages."""
+
+
+class FilterError(OpenRAGError, ValueError):
+    """A filter asks for a field or an operator that there is not."""
 
 
 class PassageIndexError(OpenRAGError):

@@ -14,7 +14,7 @@ from typing import get_args
 
 from openrag_core.errors import ConfigError, QuestionError
 from openrag_core.gate import Gate
-from openrag_core.ports import Generator, Reranker, Retriever
+from openrag_core.ports import ChainRetriever, Generator, Reranker, Retriever
 from openrag_core.records import (
     Answer,
     Candidate,
@@ -22,11 +22,12 @@ from openrag_core.records import (
     Draft,
     Evidence,
     EvidenceMode,
+    Hops,
     Passage,
     Written,
 )
 from openrag_core.reflection import TRAINED_WEIGHTS, UNTRAINED_WEIGHTS, ScoreWeights
-from openrag_core.scoring import rank
+from openrag_core.scoring import partly_supported, rank
 from openrag_core.steps import Call, Start, Steps, arun, run
 from openrag_core.verdict import Minima, conclude
 
@@ -52,8 +53,11 @@ class OpenRAG:
     evidence: EvidenceMode = "each"
     """"each": one answer per passage, of which the best is kept. "joint": one answer from all of
     them together, for questions whose facts are spread."""
+    hops: Hops = 1
+    """Passages in a chain that an answer is written from; >= 1. "auto" adds a second one where the
+    model calls its best answer partially supported. Beyond 1 the retriever must find chains."""
     top_k: int = 5
-    """Passages that answers are written from; >= 1."""
+    """Passages, or chains of them, that answers are written from; >= 1."""
     fetch_k: int = 20
     """Passages that a reranker chooses from; >= top_k. Without one, `top_k` are fetched."""
     weights: ScoreWeights | None = None
@@ -79,10 +83,25 @@ class OpenRAG:
                 f"evidence must be one of {', '.join(get_args(EvidenceMode))}; "
                 f"got {self.evidence!r}"
             )
+        self._check_hops()
         if self.gate.mode == "f_ret" and not self.generator.reflection_trained:
             raise ConfigError(
                 'gate "f_ret" needs a model with trained reflection tokens, and this one has none: '
                 'use "f_minp", "f_meanp", "always" or "never"'
+            )
+
+    def _check_hops(self) -> None:
+        if self.hops != "auto" and not (isinstance(self.hops, int) and self.hops >= 1):
+            raise ConfigError(f'hops must be a whole number >= 1, or "auto"; got {self.hops!r}')
+        if self.hops != 1 and not isinstance(self.retriever, ChainRetriever):
+            raise ConfigError(
+                f"hops={self.hops!r} needs a retriever that finds chains: wrap it in "
+                "openrag_core.retrieval.MultihopRetriever"
+            )
+        if self.hops == "auto" and not self.generator.reflection_trained:
+            raise ConfigError(
+                'hops="auto" needs a model with trained reflection tokens, and this one has none: '
+                "give a number"
             )
 
     def answer(self, question: str) -> Answer:
@@ -159,8 +178,8 @@ class OpenRAG:
         finally:
             if ahead:
                 ahead.cancel()
-        ranked = yield from self._rerank(reading, found, self.top_k, clock)
-        candidates = iter((yield from self._read(reading, ranked, clock)))
+        chains = yield from self._chains(reading, found, clock)
+        candidates = iter((yield from self._read(reading, chains, clock)))
         return [
             conclude(
                 question=question,
@@ -177,7 +196,8 @@ class OpenRAG:
         check_questions([question])
         clock = _Stopwatch()
         ranked = yield from self._rerank([question], [passages], max(1, len(passages)), clock)
-        candidates = (yield from self._read([question], ranked, clock))[0]
+        alone = [[(passage,) for passage in own] for own in ranked]
+        candidates = (yield from self._write([question], alone, clock))[0]
         return conclude(
             question=question,
             decision=Decision(retrieve=True, mode="always"),
@@ -191,7 +211,8 @@ class OpenRAG:
         check_questions([question])
         clock = _Stopwatch()
         found = yield from self._search([question], clock)
-        return (yield from self._rerank([question], found, self.top_k, clock))[0]
+        (chains,) = yield from self._chains([question], found, clock)
+        return _flat(chains)
 
     def _decide(
         self, questions: Sequence[str], clock: _Stopwatch
@@ -225,7 +246,7 @@ class OpenRAG:
         if not questions:
             return []
         with clock("retrieve"):
-            top_k = self.fetch_k if self.reranker else self.top_k
+            top_k = self.fetch_k if self.reranker or self.hops != 1 else self.top_k
             found: list[list[Passage]] = yield Call(self.retriever, "retrieve", (questions, top_k))
             return found
 
@@ -243,13 +264,50 @@ class OpenRAG:
             ranked: list[list[Passage]] = yield Call(self.reranker, "rerank", arguments)
             return ranked
 
+    def _chains(
+        self,
+        questions: Sequence[str],
+        passages: Sequence[Sequence[Passage]],
+        clock: _Stopwatch,
+    ) -> Steps[Chains]:
+        """What answers are written from: the best passages, or chains that begin with them."""
+        if self.hops in {1, "auto"}:
+            ranked = yield from self._rerank(questions, passages, self.top_k, clock)
+            return [[(passage,) for passage in own] for own in ranked]
+        chains: Chains = [[(passage,) for passage in own] for own in passages]
+        with clock("hops"):
+            for hop in range(2, int(self.hops) + 1):
+                kept = self.top_k if hop == self.hops else self.fetch_k
+                chains = yield Call(self.retriever, "extend", (questions, chains, kept))
+        return chains
+
     def _read(
-        self, questions: Sequence[str], passages: Sequence[Sequence[Passage]], clock: _Stopwatch
+        self, questions: Sequence[str], chains: Chains, clock: _Stopwatch
     ) -> Steps[list[tuple[Candidate, ...]]]:
-        """The candidates of each question, best first."""
+        """The candidates of each question, best first; with another hop where one is asked for."""
+        candidates = yield from self._write(questions, chains, clock)
+        if self.hops != "auto":
+            return candidates
+        rows = [row for row, own in enumerate(candidates) if own and partly_supported(own[0])]
+        if not rows:
+            return candidates
+        asked = [questions[row] for row in rows]
+        with clock("hops"):
+            best: Chains = [[own.evidence for own in candidates[row]] for row in rows]
+            longer: Chains = yield Call(self.retriever, "extend", (asked, best, self.top_k))
+        added = yield from self._write(asked, longer, clock)
+        for row, own in zip(rows, added, strict=True):
+            both = sorted((*candidates[row], *own), key=lambda c: (not c.text, -c.total))
+            candidates[row] = tuple(both)
+        return candidates
+
+    def _write(
+        self, questions: Sequence[str], chains: Chains, clock: _Stopwatch
+    ) -> Steps[list[tuple[Candidate, ...]]]:
+        """Write from the evidence of each question, and put the best answer first."""
         if not questions:
             return []
-        evidence = [self._evidence(own) for own in passages]
+        evidence = [self._evidence(own) for own in chains]
         with clock("write"):
             written: list[list[Written]] = yield Call(
                 self.generator, "write", (questions, evidence)
@@ -259,10 +317,18 @@ class OpenRAG:
             weights = self.weights or (TRAINED_WEIGHTS if trained else UNTRAINED_WEIGHTS)
             return [rank(own, weights, reflection_trained=trained) for own in written]
 
-    def _evidence(self, passages: Sequence[Passage]) -> list[Evidence]:
+    def _evidence(self, chains: Sequence[Evidence]) -> Sequence[Evidence]:
         if self.evidence == "joint":
-            return [tuple(passages)] if passages else []
-        return [(passage,) for passage in passages]
+            return [tuple(_flat(chains))] if chains else []
+        return chains
+
+
+Chains = Sequence[Sequence[Evidence]]
+
+
+def _flat(chains: Sequence[Evidence]) -> list[Passage]:
+    """Every passage once, in the order of the chains."""
+    return list({passage.id: passage for chain in chains for passage in chain}.values())
 
 
 def check_questions(questions: Sequence[str]) -> None:
@@ -295,4 +361,4 @@ class _Stopwatch:
     def __call__(self, stage: str) -> Iterator[None]:
         start = perf_counter()
         yield
-        self.seconds[stage] = perf_counter() - start
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + perf_counter() - start

@@ -54,6 +54,17 @@ class Retriever(Protocol):
 
 
 @runtime_checkable
+class ChainRetriever(Retriever, Protocol):
+    """Finds chains of passages too, hop by hop."""
+
+    def extend(
+        self, questions: Sequence[str], chains: Sequence[Sequence[Evidence]], top_k: int
+    ) -> Sequence[Sequence[Evidence]]:
+        """Chains that are one passage longer, best first, at most `top_k` of each question."""
+        ...
+
+
+@runtime_checkable
 class Reranker(Protocol):
     """Puts the best of a few passages first, more carefully than a retriever can."""
 

@@ -18,6 +18,7 @@ from openrag_core.reflection import PassageScore
 Signal = Literal["f_ret", "f_minp", "f_meanp"]
 GateMode = Literal["always", "never", "f_ret", "f_minp", "f_meanp"]
 EvidenceMode = Literal["each", "joint"]
+Hops = int | Literal["auto"]
 
 
 @dataclass(frozen=True, slots=True)

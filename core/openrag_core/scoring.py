@@ -14,6 +14,8 @@ from statistics import fmean
 from openrag_core.records import Candidate, Written
 from openrag_core.reflection import RELEVANCE, SUPPORT, UTILITY, Aspect, PassageScore, ScoreWeights
 
+PARTLY = "[Partially supported]"
+
 
 def score(written: Written, *, reflection_trained: bool) -> PassageScore:
     """Score one written answer.
@@ -47,6 +49,12 @@ def rank(
         parts = score(written, reflection_trained=reflection_trained)
         candidates.append(Candidate(written, parts, parts.total(weights)))
     return tuple(sorted(candidates, key=lambda c: (not c.text, -c.total)))
+
+
+def partly_supported(candidate: Candidate) -> bool:
+    """Whether the model says of its answer that the evidence supports a part of it only."""
+    replies = (t.text for t in candidate.written.tokens if t.special and t.text in SUPPORT.worth)
+    return next(replies, "") == PARTLY
 
 
 def _at_first_reply(aspect: Aspect, written: Written) -> float:

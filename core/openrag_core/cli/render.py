@@ -18,6 +18,7 @@ from rich.text import Text
 from openrag_core import __version__
 from openrag_core.build import Settings, open_store
 from openrag_core.errors import OpenRAGError
+from openrag_core.filters import Field
 from openrag_core.records import Answer, Candidate, Decision, Passage
 from openrag_core.verdict import NOT_TOLD
 from openrag_core.weights import PACKAGES
@@ -197,7 +198,7 @@ def _index(settings: Settings) -> str:
         if store.description is None:
             return f"{store.address}: nothing indexed yet (openrag index PATH)"
         made = ", ".join(f"{key} {value}" for key, value in store.description.items())
-        documents = len(store.documents())
+        documents = store.count(Field("chunk") == 0)
         return f"{store.address}: {store.count()} passages of {documents} documents ({made})"
     finally:
         store.close()

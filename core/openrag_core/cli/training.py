@@ -112,23 +112,20 @@ def _helpers(output: Path, *, mine: Path | None, base: str | None, critic: str |
 
 def _index(passages: Mapping[str, Text], folder: Path) -> PassageIndex:
     """The passages, indexed beside the output; what has not changed is left alone."""
-    from openrag_core.retrieval import IndexReport  # noqa: PLC0415
-    from openrag_core.retrieval.documents import Document, Section  # noqa: PLC0415
+    from openrag_core.retrieval import Document, Section  # noqa: PLC0415
 
     with err.status("opening the index"):
         index = open_index(Settings(index=folder))
-    known = index.store.documents()
-    index.remove(known.keys() - passages.keys())
+    index.remove(set(index.documents()) - passages.keys())
 
-    def changed() -> Iterator[Document]:
+    def documents() -> Iterator[Document]:
         for source, passage in passages.items():
             advance("indexing", 1, len(passages))
             digest = sha256(f"{passage.title}\n{passage.text}".encode()).hexdigest()
-            if known.get(source) != digest:
-                yield Document(source, source, digest, (Section(passage.title, passage.text),))
+            yield Document(source, source, digest, (Section(passage.title, passage.text),))
 
     with _progress() as advance:
-        index.add_documents(changed(), IndexReport())
+        index.add_documents(documents())
     return index
 
 

@@ -17,8 +17,8 @@ from openrag_core.model.decoding import Continuation, GreedyDecoder, Prompt
 from openrag_core.model.prompt_builder import PromptBuilder, Reading
 from openrag_core.model.scheduler import Scheduler
 from openrag_core.ports import Settled
-from openrag_core.records import Draft, Evidence, Token, Written
-from openrag_core.reflection import TOKENS
+from openrag_core.records import Draft, Evidence, Passage, Token, Written
+from openrag_core.reflection import RELEVANCE, TOKENS
 
 _Result = TypeVar("_Result")
 
@@ -158,6 +158,41 @@ class TransformersGenerator:
     ) -> list[list[Written]]:
         """The same; the event loop goes on."""
         return await self._arun(self._write, questions, evidence)
+
+    def judge(
+        self, questions: Sequence[str], passages: Sequence[Sequence[Passage]]
+    ) -> list[list[float]]:
+        """p([Relevant]) of each passage alone, in [0, 1]: one forward pass, nothing is written.
+
+        Raises:
+            ConfigError: The model's reflection tokens are not trained.
+            QuestionError: A question is longer than the model.
+            GenerationError: The model could not read.
+        """
+        return self._run(self._judge(questions, passages))
+
+    async def ajudge(
+        self, questions: Sequence[str], passages: Sequence[Sequence[Passage]]
+    ) -> list[list[float]]:
+        """The same; the event loop goes on."""
+        return await self._arun(self._judge, questions, passages)
+
+    def _judge(
+        self, questions: Sequence[str], passages: Sequence[Sequence[Passage]]
+    ) -> _Work[list[list[float]]]:
+        if not self.reflection_trained:
+            raise ConfigError("only a model with trained reflection tokens judges passages")
+        prompts = [
+            Prompt(self._prompts.reading(question, (passage,)).ids, 1, group=number)
+            for number, (question, own) in enumerate(zip(questions, passages, strict=True))
+            for passage in own
+        ]
+
+        def finish(written: Sequence[Continuation]) -> list[list[float]]:
+            first = (self._tokens(one)[0].reflections for one in written)
+            return [[RELEVANCE.mean_worth(next(first)) for _ in own] for own in passages]
+
+        return _Work(prompts, finish)
 
     def _request(self, questions: Sequence[str]) -> _Work[list[Mapping[str, float]]]:
         if not self.reflection_trained:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from os import PathLike
 
 from sentence_transformers import CrossEncoder
@@ -11,6 +10,7 @@ from torch.nn import Sigmoid
 
 from openrag_core.errors import CheckpointError
 from openrag_core.records import Passage
+from openrag_core.reranking.scored import best_first, read_as, split
 from openrag_core.weights import checkpoint_folder
 
 
@@ -47,15 +47,10 @@ class CrossEncoderReranker:
     ) -> list[list[Passage]]:
         """The `top_k` best passages of each question, best first."""
         pairs = [
-            (question, f"{passage.title}\n{passage.text}".strip())
+            (question, read_as(passage))
             for question, own in zip(questions, passages, strict=True)
             for passage in own
         ]
-        scores = iter(self._model.predict(pairs, show_progress_bar=False).tolist() if pairs else [])
-        return [
-            sorted(
-                (replace(passage, rerank_score=next(scores)) for passage in own),
-                key=lambda passage: -(passage.rerank_score or 0.0),
-            )[:top_k]
-            for own in passages
-        ]
+        scores = self._model.predict(pairs, show_progress_bar=False).tolist() if pairs else []
+        each = zip(passages, split(scores, passages), strict=True)
+        return [best_first(own, theirs, top_k) for own, theirs in each]

@@ -8,13 +8,15 @@ instead of the sum makes questions of any length comparable.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
 from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
 from openrag_core.records import Passage
+from openrag_core.reranking.scored import best_first, read_as, split
+
+_TOGETHER = 256  # passages whose token vectors are in memory
 
 
 @runtime_checkable
@@ -43,20 +45,26 @@ class MaxSimReranker:
         self, questions: Sequence[str], passages: Sequence[Sequence[Passage]], top_k: int
     ) -> list[list[Passage]]:
         """The `top_k` best passages of each question, best first."""
+        scores = self._scores(questions, passages)
+        each = zip(passages, split(scores, passages), strict=True)
+        return [best_first(own, theirs, top_k) for own, theirs in each]
+
+    def _scores(
+        self, questions: Sequence[str], passages: Sequence[Sequence[Passage]]
+    ) -> Iterator[float]:
+        """Of all passages, one after the other."""
         asked = self._encoder.encode_tokens(questions)
-        read = iter(self._encoder.encode_tokens([_text(p) for own in passages for p in own]))
-        ranked = []
-        for question, own in zip(asked, passages, strict=True):
-            scored = [
-                replace(passage, rerank_score=_max_sim(question, next(read))) for passage in own
-            ]
-            ranked.append(sorted(scored, key=lambda p: -(p.rerank_score or 0.0))[:top_k])
-        return ranked
+        pairs = [
+            (question, read_as(passage))
+            for question, own in zip(asked, passages, strict=True)
+            for passage in own
+        ]
+        for start in range(0, len(pairs), _TOGETHER):  # a passage takes 400 kB
+            part = pairs[start : start + _TOGETHER]
+            read = self._encoder.encode_tokens([text for _, text in part])
+            for (question, _), passage in zip(part, read, strict=True):
+                yield _max_sim(question, passage)
 
 
 def _max_sim(question: Tensor, passage: Tensor) -> float:
     return (question @ passage.T).amax(dim=-1).mean().item()
-
-
-def _text(passage: Passage) -> str:
-    return f"{passage.title}\n{passage.text}".strip()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from hashlib import sha256
-from itertools import pairwise
+from dataclasses import dataclass, field
+from hashlib import file_digest, sha256
+from itertools import accumulate, pairwise
 from pathlib import Path
+from typing import Any
 
 from bs4 import BeautifulSoup
 from markdown_it import MarkdownIt
@@ -27,6 +29,8 @@ _UNREAD = (
     "svg",
 )  # of a page, not for reading
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
+MAX_BYTES = 100_000_000
+"""Of a file, unless another limit is given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,9 @@ class Section:
     text: str
     page: int | None = None
     """Where the document has pages, counted from 1."""
+    start: int = 0
+    """Where the text begins, in characters of what was read: the file, of HTML its Markdown, of a
+    PDF the page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +56,44 @@ class Document:
     content_hash: str
     """SHA-256 of what was read; a document whose hash is unchanged is not indexed again."""
     sections: tuple[Section, ...]
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    """What JSON can hold; kept with every passage, and filtered by as "metadata.KEY"."""
+
+
+def document_from_text(
+    text: str,
+    document_id: str,
+    *,
+    title: str = "",
+    source: str = "",
+    metadata: Mapping[str, Any] | None = None,
+) -> Document:
+    """A document of what another reader has read already.
+
+    Args:
+        text: Plain, or Markdown, which is cut at its headings.
+        document_id: By which it is replaced and removed; unique in the index.
+        title: Stands above all headings.
+        source: What is shown as its source; by default the id.
+        metadata: What JSON can hold.
+
+    Raises:
+        DocumentError: There is no text, or something in it is no Unicode character.
+    """
+    known = dict(metadata or {})
+    try:
+        content = json.dumps([title, source, text, known], ensure_ascii=False, sort_keys=True)
+        digest = sha256(content.encode()).hexdigest()
+    except UnicodeEncodeError as error:
+        raise DocumentError(f"{document_id}: holds what is no Unicode character") from error
+    except (TypeError, ValueError) as error:
+        raise DocumentError(
+            f"{document_id}: its metadata is not what JSON can hold ({error})"
+        ) from error
+    sections = tuple(one for one in markdown_sections(text, title) if one.text.strip())
+    if not sections:
+        raise DocumentError(f"{document_id}: holds no text")
+    return Document(document_id, source or document_id, digest, sections, known)
 
 
 def find_files(paths: Sequence[Path]) -> Iterator[Path]:
@@ -77,22 +122,33 @@ def hash_file(file: Path) -> str:
         DocumentError: The file cannot be read.
     """
     try:
-        return sha256(file.read_bytes()).hexdigest()
+        with file.open("rb") as content:
+            return file_digest(content, "sha256").hexdigest()
     except OSError as error:
         raise DocumentError(f"cannot be read: {error.strerror}") from error
 
 
-def read_file(file: Path) -> Document:
+def read_file(file: Path, max_bytes: int = MAX_BYTES) -> Document:
     """Read one file.
 
+    Args:
+        file: Of a kind in `READERS`.
+        max_bytes: Larger ones are refused, for they are read whole.
+
     Raises:
-        DocumentError: The file is of an unknown kind, damaged, not UTF-8, or holds no text.
+        DocumentError: The file is of an unknown kind, damaged, too large, not UTF-8, or holds no
+            text.
     """
     reader = READERS.get(file.suffix.lower())
     if reader is None:
         known = ", ".join(sorted(READERS))
         raise DocumentError(f"kind {file.suffix or 'without ending'!r} is not one of {known}")
     content_hash = hash_file(file)
+    if (size := file.stat().st_size) > max_bytes:
+        raise DocumentError(
+            f"{size / 1e6:.0f} MB, and {max_bytes / 1e6:.0f} MB are allowed: split it, or raise "
+            "the limit (--max-file-mb)"
+        )
     source = str(file.resolve())
     try:
         sections = tuple(section for section in reader(file) if section.text.strip())
@@ -116,6 +172,7 @@ def markdown_sections(text: str, title: str = "") -> Iterator[Section]:
         title: Stands above all headings, unless the document's first heading says the same.
     """
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")  # as markdown-it counts
+    offsets = [0, *accumulate(len(line) + 1 for line in lines)]
     above = {0: title} if title else {}
     start = 0
     tokens = MarkdownIt().use(front_matter_plugin).parse(text)
@@ -126,15 +183,17 @@ def markdown_sections(text: str, title: str = "") -> Iterator[Section]:
             start = token.map[1]
         if token.type == "heading_open":
             level = _HEADINGS[token.tag]
-            yield _section(above, lines[start : token.map[0]], level)
+            yield _section(above, lines[start : token.map[0]], offsets[start], level)
             above = {outer: name for outer, name in above.items() if outer < level}
             if inline.content != title:
                 above[level] = inline.content
             start = token.map[1]
-    yield _section(above, lines[start:])
+    yield _section(above, lines[start:], offsets[start])
 
 
-def _section(above: Mapping[int, str], lines: Sequence[str], following: int = 0) -> Section:
+def _section(
+    above: Mapping[int, str], lines: Sequence[str], start: int, following: int = 0
+) -> Section:
     """The section that ends before a heading of level `following`, 0 at the end.
 
     A heading with nothing below it, not even smaller headings, is its own text.
@@ -143,7 +202,7 @@ def _section(above: Mapping[int, str], lines: Sequence[str], following: int = 0)
     level = max(above, default=0)
     if not text.strip() and level >= max(following, 1):
         text = above[level]
-    return Section(" > ".join(above.values()), text)
+    return Section(" > ".join(above.values()), text, start=start)
 
 
 def _readable(folder: Path) -> Iterator[Path]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from threading import Lock
 from typing import Any, TypeVar
@@ -25,34 +26,68 @@ from qdrant_edge import (
     EdgeSparseVectorParams,
     EdgeVectorParams,
     FieldCondition,
-    Filter,
     Fusion,
+    IsEmptyCondition,
+    MatchAny,
     MatchValue,
+    Mmr,
     Modifier,
+    PayloadSchemaType,
     Prefetch,
     QueryBatchRequest,
     QueryRequest,
+    RangeDateTime,
+    RangeFloat,
     ScrollRequest,
     SearchParams,
     UpdateOperation,
+)
+from qdrant_edge import (
+    Filter as EdgeFilter,
 )
 from qdrant_edge import Point as EdgePoint
 from qdrant_edge import Query as EdgeQuery
 from qdrant_edge import SparseVector as EdgeSparseVector
 
 from openrag_core.errors import IndexLockedError, IndexMismatchError, PassageIndexError
+from openrag_core.filters import Filter
 from openrag_core.retrieval.store import (
     DENSE,
     PAGE,
-    PREFETCH,
-    SPARSE,
+    PAYLOAD_INDEXES,
+    Conditions,
     Hit,
     Point,
     Query,
+    Schema,
+    SparseVector,
     best_first,
-    whole_documents,
+    pages,
+    sparse_name,
 )
+from openrag_core.search import SearchOptions
 
+_CONDITIONS = Conditions(
+    filter=EdgeFilter,
+    match=lambda key, value: (
+        FieldCondition(key=_TRUTHS, match=MatchValue(_truth(key, value)))
+        if isinstance(value, bool)
+        else FieldCondition(key=key, match=MatchValue(value))
+    ),
+    match_any=lambda key, values: FieldCondition(key=key, match=MatchAny(list(values))),
+    number=lambda key, **bounds: FieldCondition(key=key, range=RangeFloat(**bounds)),
+    time=lambda key, **bounds: FieldCondition(
+        key=key, range=RangeDateTime(**{name: time.isoformat() for name, time in bounds.items()})
+    ),
+    empty=IsEmptyCondition,
+)
+_TRUTHS = "_truths"
+"""Payload key of the truth values as strings: the binding takes True for the number 1."""
+_KINDS = {
+    "keyword": PayloadSchemaType.Keyword,
+    "integer": PayloadSchemaType.Integer,
+    "datetime": PayloadSchemaType.Datetime,
+}
 _Result = TypeVar("_Result")
 
 
@@ -84,19 +119,20 @@ class EdgeStore:
             self._engine = _engine(folder, lambda: EdgeShard.load(str(folder / "points")))
             self.description = self._read()
 
-    def create(self, description: Mapping[str, Any], dimension: int) -> None:
-        """Make an empty shard for dense vectors of this length.
+    def create(self, description: Mapping[str, Any]) -> None:
+        """Make an empty shard.
 
         Where another store has made one meanwhile, with the same description, it is shared.
 
         Raises:
             IndexMismatchError: It has another description.
         """
+        schema = Schema.of(description)
         points = self._folder / "points"
+        vectors = EdgeVectorParams(size=schema.dimension, distance=Distance.Cosine)
+        sparse = EdgeSparseVectorParams(modifier=Modifier.Idf if schema.idf else None)
         config = EdgeConfig(
-            vectors={DENSE: EdgeVectorParams(size=dimension, distance=Distance.Cosine)},
-            sparse_vectors={SPARSE: EdgeSparseVectorParams(modifier=Modifier.Idf)},
-            wal_enabled=True,
+            vectors={DENSE: vectors}, sparse_vectors={schema.sparse: sparse}, wal_enabled=True
         )
 
         def opening() -> EdgeShard:
@@ -104,7 +140,10 @@ class EdgeStore:
                 return EdgeShard.load(str(points))
             shutil.rmtree(points, ignore_errors=True)  # left over from an interrupted creation
             points.mkdir()
-            return EdgeShard.create(str(points), config)
+            shard = EdgeShard.create(str(points), config)
+            for field, kind in PAYLOAD_INDEXES.items():
+                shard.update(UpdateOperation.create_field_index(field, _KINDS[kind]))
+            return shard
 
         engine = _engine(self._folder, opening)
         if not self._file.is_file():
@@ -125,47 +164,60 @@ class EdgeStore:
                 id=point.id,
                 vector={
                     DENSE: point.dense,
-                    SPARSE: EdgeSparseVector(point.sparse.indices, point.sparse.values),
+                    self._sparse: EdgeSparseVector(point.sparse.indices, point.sparse.values),
                 },
-                payload=dict(point.payload),
+                payload={**point.payload, _TRUTHS: list(_truths(point.payload))},
             )
             for point in points
         ]
         self._update(UpdateOperation.upsert_points(batch))
 
-    def delete_stale(self, document: str, content_hash: str) -> None:
-        """Delete the document's points that are of another content hash."""
-        stale = Filter(
-            must=[FieldCondition(key="doc_id", match=MatchValue(document))],
-            must_not=[FieldCondition(key="content_hash", match=MatchValue(content_hash))],
-        )
-        self._update(UpdateOperation.delete_points_by_filter(stale))
+    def delete(self, filter_: Filter) -> None:
+        """Delete the points of which it holds."""
+        self._update(UpdateOperation.delete_points_by_filter(_CONDITIONS.translate(filter_)))
 
-    def search(self, queries: Sequence[Query], limit: int) -> list[list[Hit]]:
+    def search(
+        self, queries: Sequence[Query], limit: int, options: SearchOptions
+    ) -> list[list[Hit]]:
         """The best hits of each query, best first; ties by id."""
-        requests = QueryBatchRequest([self._request(query, limit) for query in queries])
-        results = self._call("query_batch", requests)
-        return [best_first(points) for points in results]
+        requests = [self._request(query, limit, options) for query in queries]
+        results = self._call("query_batch", QueryBatchRequest(requests))
+        return [
+            [replace(hit, payload=_without_truths(hit.payload)) for hit in best_first(points)]
+            for points in results
+        ]
 
-    def documents(self) -> dict[str, str]:
-        """Content hash of each document that is there as a whole."""
+    def scroll(
+        self,
+        filter_: Filter | None = None,
+        *,
+        fields: Sequence[str] | None = None,
+        vectors: bool = False,
+    ) -> Iterator[list[Point]]:
+        """Every point, a page at a time."""
         if self._engine is None:
-            return {}
-        first = Filter(must=[FieldCondition(key="chunk", match=MatchValue(0))])
+            return
+        among = None if filter_ is None else _CONDITIONS.translate(filter_)
 
-        def page(offset: Any) -> Any:  # noqa: ANN401  (as the engine gives it)
+        def read(offset: Any) -> Any:  # noqa: ANN401  (as the engine gives it)
             request = ScrollRequest(
-                limit=PAGE, offset=offset, filter=first, with_payload=["doc_id", "content_hash"]
+                limit=PAGE,
+                offset=offset,
+                filter=among,
+                with_payload=True if fields is None else list(fields),
+                with_vector=vectors,
             )
             return self._call("scroll", request)
 
-        return whole_documents(page)
+        for records in pages(read):
+            yield [self._point(record) for record in records]
 
-    def count(self) -> int:
+    def count(self, filter_: Filter | None = None) -> int:
         """How many points there are."""
         if self._engine is None:
             return 0
-        return int(self._call("count", CountRequest(exact=True)))
+        among = None if filter_ is None else _CONDITIONS.translate(filter_)
+        return int(self._call("count", CountRequest(exact=True, filter=among)))
 
     def close(self) -> None:
         """Give the folder free for other processes, unless another store here has it open."""
@@ -190,22 +242,69 @@ class EdgeStore:
                 f"{self._file} is damaged ({error}): delete {self.address} and index again"
             ) from error
 
-    @staticmethod
-    def _request(query: Query, limit: int) -> QueryRequest:
-        sparse = EdgeSparseVector(query.sparse.indices, query.sparse.values)
-        return QueryRequest(
-            limit=limit,
-            query=Fusion.Dbsf(),  # type: ignore[arg-type]  # a Fusion, which its stub does not say
-            prefetches=[
-                Prefetch(
-                    limit=PREFETCH,
-                    query=EdgeQuery.Nearest(query.dense, using=DENSE),
-                    params=SearchParams(exact=True),
-                ),
-                Prefetch(limit=PREFETCH, query=EdgeQuery.Nearest(sparse, using=SPARSE)),
-            ],
-            with_payload=True,
+    @property
+    def _sparse(self) -> str:
+        return sparse_name(self.description)
+
+    def _point(self, record: Any) -> Point:  # noqa: ANN401  (the stub names it only)
+        vector = record.vector or {}
+        sparse = vector.get(self._sparse)
+        return Point(
+            id=str(record.id),
+            payload=_without_truths(record.payload or {}),
+            dense=vector.get(DENSE, []),
+            sparse=SparseVector(sparse.indices, sparse.values) if sparse else SparseVector([], []),
         )
+
+    def _request(self, query: Query, limit: int, options: SearchOptions) -> QueryRequest:
+        among = None if options.filter is None else _CONDITIONS.translate(options.filter)
+        exact = SearchParams(exact=True)
+        sparse = EdgeSparseVector(query.sparse.indices, query.sparse.values)
+        nearest = {
+            "dense": EdgeQuery.Nearest(query.dense, using=DENSE),
+            "sparse": EdgeQuery.Nearest(sparse, using=self._sparse),
+        }
+        root: dict[str, Any]
+        if options.mode == "hybrid":
+            root = {
+                "query": Fusion.Dbsf()
+                if options.fusion == "dbsf"
+                else Fusion.Rrf(k=options.rrf_k, weights=list(options.rrf_weights)),
+                "prefetches": [
+                    Prefetch(limit=options.prefetch, query=one, params=exact, filter=among)
+                    for one in nearest.values()
+                ],
+            }
+        else:
+            root = {"query": nearest[options.mode], "params": exact, "filter": among}
+        if options.diversity is not None:
+            root = {
+                "query": Mmr(query.dense, 1 - options.diversity, options.prefetch, using=DENSE),
+                "prefetches": [Prefetch(limit=options.prefetch, **root)],
+            }
+        return QueryRequest(
+            limit=limit, with_payload=True, score_threshold=options.min_score, **root
+        )
+
+
+def _truths(payload: Any, path: str = "") -> Iterator[str]:  # noqa: ANN401  (whatever is stored)
+    """Every truth value in a payload, with the path to it."""
+    if isinstance(payload, bool):
+        yield _truth(path, payload)
+    elif isinstance(payload, Mapping):
+        for key, value in payload.items():
+            yield from _truths(value, f"{path}.{key}" if path else key)
+    elif isinstance(payload, list):
+        for value in payload:
+            yield from _truths(value, path)
+
+
+def _truth(path: str, value: bool) -> str:
+    return f"{path}={value}"
+
+
+def _without_truths(payload: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in payload.items() if key != _TRUTHS}
 
 
 class _Engine:

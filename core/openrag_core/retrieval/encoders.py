@@ -1,4 +1,4 @@
-"""Texts -> vectors: dense by a sentence-transformers model, sparse by Qdrant's own BM25."""
+"""Texts -> dense vectors."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from collections.abc import Sequence
 from hashlib import file_digest
 from os import PathLike
 from pathlib import Path
-from statistics import fmean
-from typing import Protocol
+from typing import Any, Literal, Protocol, get_args
 
 import torch
-from qdrant_edge import Bm25, Bm25Config
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from openrag_core._extras import need
 from openrag_core.compute import choose_device, choose_dtype
 from openrag_core.errors import CheckpointError, ConfigError
-from openrag_core.retrieval.store import SparseVector
 from openrag_core.weights import checkpoint_folder
+
+Backend = Literal["torch", "openvino"]
 
 
 class DenseEncoder(Protocol):
@@ -34,11 +34,15 @@ class DenseEncoder(Protocol):
         ...
 
     @property
-    def tokenizer(self) -> Tokenizer:
-        """Counts the tokens of a text as this encoder does."""
+    def tokenizer(self) -> Tokenizer | None:
+        """Counts the tokens of a text as this encoder does; None where that is not known."""
         ...
 
-    def encode(self, texts: Sequence[str]) -> list[list[float]]:
+    def encode_passages(self, texts: Sequence[str]) -> list[list[float]]:
+        """Unit vectors; shape (len(texts), dimension)."""
+        ...
+
+    def encode_questions(self, texts: Sequence[str]) -> list[list[float]]:
         """Unit vectors; shape (len(texts), dimension)."""
         ...
 
@@ -52,9 +56,14 @@ class SentenceTransformerEncoder:
         dtype: Of the weights; by default bfloat16 where the device multiplies it natively, at
             equal ranking (cosine to float32 above .9999).
         device: Such as "cpu" or "cuda"; by default the GPU where there is one.
+        question_prefix: What the model wants before a question, such as "query: ".
+        passage_prefix: What it wants before a passage, such as "passage: ".
+        backend: "openvino" (extra: fast) is faster on CPUs, with the same vectors.
 
     Raises:
         CheckpointError: The model cannot be loaded.
+        ConfigError: There is no such backend.
+        MissingExtraError: OpenVINO is not installed.
     """
 
     def __init__(
@@ -64,29 +73,53 @@ class SentenceTransformerEncoder:
         name: str | None = None,
         dtype: str | torch.dtype | None = None,
         device: str | None = None,
+        question_prefix: str = "",
+        passage_prefix: str = "",
+        backend: Backend = "torch",
     ) -> None:
         from sentence_transformers import SentenceTransformer  # noqa: PLC0415  (takes seconds)
 
-        where = choose_device(device)
+        if backend not in get_args(Backend):
+            raise ConfigError(
+                f"backend must be one of {', '.join(get_args(Backend))}; got {backend!r}"
+            )
+        if backend == "openvino":
+            need("fast", "openvino")
+        where = torch.device("cpu") if backend == "openvino" else choose_device(device)
+        dtype = torch.float32 if backend == "openvino" else choose_dtype(dtype, where)
         folder = checkpoint_folder(path_or_name)
         try:
             self.model = SentenceTransformer(
-                str(folder),
-                device=str(where),
-                model_kwargs={"dtype": choose_dtype(dtype, where)},
+                str(folder), device=str(where), model_kwargs={"dtype": dtype}
             )
         except Exception as error:  # a damaged file makes the libraries raise anything
             raise CheckpointError(f"no dense encoder in {folder}: {error}") from error
-        self.name = name or _name(folder)
+        prefixes = [prefix for prefix in (question_prefix, passage_prefix) if prefix]
+        self.name = " ".join([name or _name(folder), *map(repr, prefixes)])
         self.dimension: int = self.model.get_embedding_dimension() or 0
         self.tokenizer: Tokenizer = self.model.tokenizer.backend_tokenizer
+        self._question_prefix, self._passage_prefix = question_prefix, passage_prefix
+        if backend == "openvino":
+            from openrag_core.retrieval.openvino import compile_encoder  # noqa: PLC0415
 
-    def encode(self, texts: Sequence[str]) -> list[list[float]]:
+            compile_encoder(self.model)
+
+    def encode_passages(self, texts: Sequence[str]) -> list[list[float]]:
         """Unit vectors; shape (len(texts), dimension)."""
-        vectors = self.model.encode(
-            list(texts), normalize_embeddings=True, show_progress_bar=False, convert_to_tensor=True
-        )
-        return vectors.float().tolist() if texts else []
+        return self._encode([self._passage_prefix + text for text in texts])
+
+    def encode_questions(self, texts: Sequence[str]) -> list[list[float]]:
+        """Unit vectors; shape (len(texts), dimension)."""
+        return self._encode([self._question_prefix + text for text in texts])
+
+    def _encode(self, texts: list[str]) -> list[list[float]]:
+        if not texts:
+            return []
+        vectors: Any = self.model.encode(texts, show_progress_bar=False, convert_to_tensor=True)
+        # Not by the model's own option: in bfloat16 a length is off by a hundredth.
+        unit = torch.nn.functional.normalize(vectors.float(), dim=-1)
+        rows: list[list[float]] = unit.tolist()
+        return rows
 
     def encode_tokens(self, texts: Sequence[str]) -> list[Tensor]:
         """Unit vectors of every token; one tensor of shape (tokens, dimension) per text."""
@@ -94,48 +127,6 @@ class SentenceTransformerEncoder:
             list(texts), output_value="token_embeddings", show_progress_bar=False
         )
         return [torch.nn.functional.normalize(matrix.float(), dim=-1) for matrix in tokens]
-
-
-class Bm25Encoder:
-    """Term weights of BM25, as the Qdrant engine computes them; it multiplies by IDF itself.
-
-    Args:
-        average_length: Of the corpus' passages, in terms; > 0. See `average_length`.
-        language: Of stop words and stemmer, for instance "english".
-
-    Raises:
-        ConfigError: The language is not known.
-    """
-
-    def __init__(self, average_length: float, language: str = "english") -> None:
-        self._model = _bm25(Bm25Config(avg_len=average_length, language=language))
-
-    def encode_passage(self, text: str) -> SparseVector:
-        """The weight of each term: f (k + 1) / (f + k (1 - b + b length / average_length)).
-
-        f is the term's frequency in the text; k is 1.2 and b 0.75.
-        """
-        vector = self._model.embed_document(text)
-        return SparseVector(vector.indices, vector.values)
-
-    def encode_question(self, text: str) -> SparseVector:
-        """1 for each term."""
-        vector = self._model.embed_query(text)
-        return SparseVector(vector.indices, vector.values)
-
-
-def average_length(texts: Sequence[str], language: str = "english") -> float:
-    """Mean number of BM25 terms in a text, at least 1."""
-    # Without length normalisation and with a huge k, a term's weight is its frequency.
-    counter = _bm25(Bm25Config(k=1e6, b=0.0, language=language))
-    return max(1.0, round(fmean(sum(counter.embed_document(text).values) for text in texts), 1))
-
-
-def _bm25(config: Bm25Config) -> Bm25:
-    try:
-        return Bm25(config)
-    except ValueError as error:
-        raise ConfigError(f"BM25: {error}") from error
 
 
 def _name(folder: Path) -> str:

@@ -1,36 +1,93 @@
-"""The served home: a Qdrant server or cluster, through qdrant-client."""
+"""The served home: a Qdrant server or cluster, or the client's own store in memory."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from threading import Lock
 from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
-from qdrant_client import QdrantClient, models
+from grpc import RpcError
+from qdrant_client import AsyncQdrantClient, QdrantClient, models
 from qdrant_client.http.exceptions import ApiException
 
-from openrag_core.errors import IndexUnreachableError
+from openrag_core.errors import ConfigError, IndexUnreachableError
+from openrag_core.filters import Filter
 from openrag_core.retrieval.store import (
     DENSE,
     PAGE,
-    PREFETCH,
-    SPARSE,
+    PAYLOAD_INDEXES,
+    Conditions,
     Hit,
     Point,
     Query,
+    Schema,
+    SparseVector,
     best_first,
-    whole_documents,
+    pages,
+    sparse_name,
 )
+from openrag_core.search import SearchOptions
 
 MEMORY = ":memory:"
-_REQUEST = 256  # points written at once
-_INDEXED = {
-    "doc_id": models.PayloadSchemaType.KEYWORD,
-    "source": models.PayloadSchemaType.KEYWORD,
-    "chunk": models.PayloadSchemaType.INTEGER,
-}
+OLDEST = (1, 17)  # of servers: collections with metadata, and RRF with weights
+_REQUEST = 256  # points written at once: a server takes 32 MB
+_CONDITIONS = Conditions(
+    filter=models.Filter,
+    match=lambda key, value: models.FieldCondition(key=key, match=models.MatchValue(value=value)),
+    match_any=lambda key, values: models.FieldCondition(
+        key=key, match=models.MatchAny(any=list(values))
+    ),
+    number=lambda key, **bounds: models.FieldCondition(key=key, range=models.Range(**bounds)),
+    time=lambda key, **bounds: models.FieldCondition(key=key, range=models.DatetimeRange(**bounds)),
+    empty=lambda key: models.IsEmptyCondition(is_empty=models.PayloadField(key=key)),
+)
 _Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    """A Qdrant server or cluster, and how a collection is made on it.
+
+    Raises:
+        ConfigError: A number is below 1.
+    """
+
+    url: str
+    """Such as "http://localhost:6333"; with https:// over TLS."""
+    api_key: str | None = None
+    """If the server asks for one."""
+    timeout: int = 10
+    """Longest wait for one reply, in seconds."""
+    grpc_port: int | None = None
+    """Speak gRPC on this port (usually 6334) instead of REST."""
+    shard_number: int | None = None
+    """Parts that the collection is cut into; by default one for each node."""
+    replication_factor: int | None = None
+    """Copies of each part; 2 or more keep the index through the loss of a node."""
+    write_consistency_factor: int | None = None
+    """Copies that must have confirmed a write before it counts."""
+
+    def __post_init__(self) -> None:
+        for name in ("timeout", "shard_number", "replication_factor", "write_consistency_factor"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} must be at least 1, got {value}")
+
+    @property
+    def client_arguments(self) -> dict[str, Any]:
+        """For `QdrantClient` and its async twin."""
+        return {
+            "url": self.url,
+            "api_key": self.api_key,
+            "timeout": self.timeout,
+            "prefer_grpc": self.grpc_port is not None,
+            "grpc_port": self.grpc_port or 6334,
+            "check_compatibility": False,
+        }
 
 
 class ServerStore:
@@ -39,59 +96,67 @@ class ServerStore:
     Args:
         client: Connected; `QdrantClient(":memory:")` makes an index that lives in this process.
         collection: Name of the collection, made when something is stored.
-        address: Of the server, for messages.
+        server: What the client is connected to; None for one in memory.
 
     Raises:
         IndexUnreachableError: The server does not answer, or refuses.
     """
 
-    def __init__(self, client: QdrantClient, collection: str, address: str = MEMORY) -> None:
+    def __init__(self, client: QdrantClient, collection: str, server: Server | None = None) -> None:
         self._client = client
-        self.local = address == MEMORY
+        self._server = server
+        self.local = server is None
         # The client's own in-memory store breaks when threads use it at the same time.
         self._turn: AbstractContextManager[Any] = Lock() if self.local else nullcontext()
+        self._async: WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncQdrantClient] = (
+            WeakKeyDictionary()
+        )
         self._collection = collection
-        self.address = f"{address} (collection {collection})"
+        self.address = f"{server.url if server else MEMORY} (collection {collection})"
         self.description: Mapping[str, Any] | None = None
+        if server is not None:
+            self._check_version()
         if self._call(client.collection_exists, collection):
             self.description = self._call(client.get_collection, collection).config.metadata or {}
 
     @classmethod
-    def connect(
-        cls, url: str, collection: str, *, api_key: str | None = None, timeout: int = 10
-    ) -> ServerStore:
+    def connect(cls, server: Server, collection: str) -> ServerStore:
         """Connect to a server.
 
-        Args:
-            url: Such as "http://localhost:6333".
-            collection: Name of the collection.
-            api_key: If the server asks for one.
-            timeout: Longest wait for one reply, in seconds.
-
         Raises:
-            IndexUnreachableError: The server does not answer in time, or refuses.
+            IndexUnreachableError: The server does not answer in time, refuses, or is too old.
         """
         try:
-            client = QdrantClient(
-                url=url, api_key=api_key, timeout=timeout, check_compatibility=False
-            )
+            client = QdrantClient(**server.client_arguments)
         except ValueError as error:
-            raise IndexUnreachableError(f"{url!r} is no address of a server: {error}") from error
-        return cls(client, collection, url)
+            raise IndexUnreachableError(
+                f"{server.url!r} is no address of a server: {error}"
+            ) from error
+        return cls(client, collection, server)
 
-    def create(self, description: Mapping[str, Any], dimension: int) -> None:
+    def create(self, description: Mapping[str, Any]) -> None:
         """Make an empty collection, with the payload indexes that filters need."""
+        schema, server = Schema.of(description), self._server
+        sparse = models.SparseVectorParams(modifier=models.Modifier.IDF if schema.idf else None)
         self._call(
             self._client.create_collection,
             self._collection,
             vectors_config={
-                DENSE: models.VectorParams(size=dimension, distance=models.Distance.COSINE)
+                DENSE: models.VectorParams(size=schema.dimension, distance=models.Distance.COSINE)
             },
-            sparse_vectors_config={SPARSE: models.SparseVectorParams(modifier=models.Modifier.IDF)},
+            sparse_vectors_config={schema.sparse: sparse},
+            shard_number=server and server.shard_number,
+            replication_factor=server and server.replication_factor,
+            write_consistency_factor=server and server.write_consistency_factor,
             metadata=dict(description),
         )
-        for field, kind in _INDEXED.items() if not self.local else ():
-            self._call(self._client.create_payload_index, self._collection, field, kind)
+        for field, kind in PAYLOAD_INDEXES.items() if not self.local else ():
+            how: Any = (
+                models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD, is_tenant=True)
+                if field == "tenant"
+                else models.PayloadSchemaType(kind)
+            )
+            self._call(self._client.create_payload_index, self._collection, field, how)
         self.description = description
 
     def upsert(self, points: Sequence[Point]) -> None:
@@ -99,88 +164,154 @@ class ServerStore:
         batch = [
             models.PointStruct(
                 id=point.id,
-                vector={
-                    DENSE: point.dense,
-                    SPARSE: models.SparseVector(
-                        indices=point.sparse.indices, values=point.sparse.values
-                    ),
-                },
+                vector={DENSE: point.dense, self._sparse: _sparse_vector(point.sparse)},
                 payload=dict(point.payload),
             )
             for point in points
         ]
-        for start in range(0, len(batch), _REQUEST):  # a server takes 32 MB at once
+        for start in range(0, len(batch), _REQUEST):
             part = batch[start : start + _REQUEST]
             self._call(self._client.upsert, self._collection, part, wait=True)
 
-    def delete_stale(self, document: str, content_hash: str) -> None:
-        """Delete the document's points that are of another content hash."""
-        stale = models.Filter(
-            must=[_equals("doc_id", document)], must_not=[_equals("content_hash", content_hash)]
-        )
-        selector = models.FilterSelector(filter=stale)
+    def delete(self, filter_: Filter) -> None:
+        """Delete the points of which it holds."""
+        selector = models.FilterSelector(filter=_CONDITIONS.translate(filter_))
         self._call(self._client.delete, self._collection, selector, wait=True)
 
-    def search(self, queries: Sequence[Query], limit: int) -> list[list[Hit]]:
+    def search(
+        self, queries: Sequence[Query], limit: int, options: SearchOptions
+    ) -> list[list[Hit]]:
         """The best hits of each query, best first; ties by id."""
-        responses = self._call(
-            self._client.query_batch_points,
-            self._collection,
-            [self._request(query, limit) for query in queries],
-        )
+        requests = [self._request(query, limit, options) for query in queries]
+        responses = self._call(self._client.query_batch_points, self._collection, requests)
         return [best_first(response.points) for response in responses]
 
-    def documents(self) -> dict[str, str]:
-        """Content hash of each document that is there as a whole."""
-        if self.description is None:
-            return {}
-        first = models.Filter(must=[_equals("chunk", 0)])
+    async def asearch(
+        self, queries: Sequence[Query], limit: int, options: SearchOptions
+    ) -> list[list[Hit]]:
+        """As `search`; the event loop goes on."""
+        if self._server is None:
+            return await asyncio.to_thread(self.search, queries, limit, options)
+        loop = asyncio.get_running_loop()
+        if (client := self._async.get(loop)) is None:  # connections belong to one loop
+            client = self._async[loop] = AsyncQdrantClient(**self._server.client_arguments)
+        requests = [self._request(query, limit, options) for query in queries]
+        responses = await self._acall(client.query_batch_points, self._collection, requests)
+        return [best_first(response.points) for response in responses]
 
-        def page(offset: Any) -> Any:  # noqa: ANN401  (as the client gives it)
+    def scroll(
+        self,
+        filter_: Filter | None = None,
+        *,
+        fields: Sequence[str] | None = None,
+        vectors: bool = False,
+    ) -> Iterator[list[Point]]:
+        """Every point, a page at a time."""
+        if self.description is None:
+            return
+        among = None if filter_ is None else _CONDITIONS.translate(filter_)
+
+        def read(offset: Any) -> Any:  # noqa: ANN401  (as the client gives it)
             return self._call(
                 self._client.scroll,
                 self._collection,
-                scroll_filter=first,
+                scroll_filter=among,
                 limit=PAGE,
                 offset=offset,
-                with_payload=["doc_id", "content_hash"],
+                with_payload=True if fields is None else list(fields),
+                with_vectors=vectors,
             )
 
-        return whole_documents(page)
+        for records in pages(read):
+            yield [self._point(record) for record in records]
 
-    def count(self) -> int:
+    def count(self, filter_: Filter | None = None) -> int:
         """How many points there are."""
         if self.description is None:
             return 0
-        return self._call(self._client.count, self._collection, exact=True).count
+        among = None if filter_ is None else _CONDITIONS.translate(filter_)
+        return self._call(self._client.count, self._collection, among, exact=True).count
 
     def close(self) -> None:
         """Close the connection."""
         self._client.close()
 
+    @property
+    def _sparse(self) -> str:
+        return sparse_name(self.description)
+
+    def _point(self, record: models.Record) -> Point:
+        vector: Any = record.vector or {}
+        sparse = vector.get(self._sparse)
+        return Point(
+            id=str(record.id),
+            payload=record.payload or {},
+            dense=vector.get(DENSE, []),
+            sparse=SparseVector(sparse.indices, sparse.values) if sparse else SparseVector([], []),
+        )
+
+    def _check_version(self) -> None:
+        found = self._call(self._client.info).version
+        numbers = tuple(int(part) for part in found.split(".")[:2] if part.isdigit())
+        if numbers < OLDEST:
+            raise IndexUnreachableError(
+                f"the Qdrant server {self.address} is version {found}, and "
+                f"{'.'.join(map(str, OLDEST))} or newer is needed: upgrade it"
+            )
+
     def _call(self, method: Callable[..., _Result], *args: Any, **kwargs: Any) -> _Result:
         try:
             with self._turn:
                 return method(*args, **kwargs)
-        except ApiException as error:
-            raise IndexUnreachableError(
-                f"the Qdrant server {self.address} did not do as asked: {error}. "
-                "Check the address, the API key and whether the server runs"
-            ) from error
+        except (ApiException, RpcError) as error:
+            raise self._failed(error) from error
 
-    @staticmethod
-    def _request(query: Query, limit: int) -> models.QueryRequest:
-        sparse = models.SparseVector(indices=query.sparse.indices, values=query.sparse.values)
+    async def _acall(
+        self, method: Callable[..., Awaitable[_Result]], *args: Any, **kwargs: Any
+    ) -> _Result:
+        try:
+            return await method(*args, **kwargs)
+        except (ApiException, RpcError) as error:
+            raise self._failed(error) from error
+
+    def _failed(self, error: Exception) -> IndexUnreachableError:
+        return IndexUnreachableError(
+            f"the Qdrant server {self.address} did not do as asked: {error}. "
+            "Check the address, the API key and whether the server runs"
+        )
+
+    def _request(self, query: Query, limit: int, options: SearchOptions) -> models.QueryRequest:
+        among = None if options.filter is None else _CONDITIONS.translate(options.filter)
+        nearest: dict[str, Any] = {
+            "dense": {"query": query.dense, "using": DENSE},
+            "sparse": {"query": _sparse_vector(query.sparse), "using": self._sparse},
+        }
+        root: dict[str, Any]
+        if options.mode == "hybrid":
+            root = {
+                "query": models.FusionQuery(fusion=models.Fusion.DBSF)
+                if options.fusion == "dbsf"
+                else models.RrfQuery(
+                    rrf=models.Rrf(k=options.rrf_k, weights=list(options.rrf_weights))
+                ),
+                "prefetch": [
+                    models.Prefetch(limit=options.prefetch, filter=among, **one)
+                    for one in nearest.values()
+                ],
+            }
+        else:
+            root = {**nearest[options.mode], "filter": among}
+        if options.diversity is not None:
+            mmr = models.Mmr(diversity=options.diversity, candidates_limit=options.prefetch)
+            root = {
+                "query": models.NearestQuery(nearest=query.dense, mmr=mmr),
+                "using": DENSE,
+                "prefetch": [models.Prefetch(limit=options.prefetch, **root)],
+            }
         return models.QueryRequest(
-            prefetch=[
-                models.Prefetch(query=query.dense, using=DENSE, limit=PREFETCH),
-                models.Prefetch(query=sparse, using=SPARSE, limit=PREFETCH),
-            ],
-            query=models.FusionQuery(fusion=models.Fusion.DBSF),
-            limit=limit,
-            with_payload=True,
+            limit=limit, with_payload=True, score_threshold=options.min_score, **root
         )
 
 
-def _equals(field: str, value: str | int) -> models.FieldCondition:
-    return models.FieldCondition(key=field, match=models.MatchValue(value=value))
+def _sparse_vector(vector: SparseVector) -> models.SparseVector:
+    return models.SparseVector(indices=vector.indices, values=vector.values)

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, NamedTuple, Protocol
 
-DENSE, SPARSE = "dense", "bm25"  # the vectors' names
-PREFETCH = 100  # hits of each kind that are fused
+from openrag_core.filters import All, AnyOf, Condition, Filter, Not
+from openrag_core.search import SearchOptions
+
+DENSE = "dense"  # name of the dense vector; the sparse one's says which encoder made it
 PAGE = 1000  # points read at once when all are looked at
+PAYLOAD_INDEXES = {
+    "doc_id": "keyword",
+    "source": "keyword",
+    "tenant": "keyword",
+    "chunk": "integer",
+    "created_at": "datetime",
+}
+"""What every home indexes for filters, and as what."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,14 +36,15 @@ class Point:
 
     id: str
     """A UUID."""
-    dense: list[float]
-    sparse: SparseVector
     payload: Mapping[str, Any]
+    dense: list[float] = field(default_factory=list, repr=False)
+    """Empty where the vectors were not asked for."""
+    sparse: SparseVector = field(default_factory=lambda: SparseVector([], []), repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A question as it is searched."""
+    """A question as it is searched; what the search does not look at may be empty."""
 
     dense: list[float]
     sparse: SparseVector
@@ -44,8 +56,30 @@ class Hit:
 
     id: str
     score: float
-    """Fused from both kinds of search (DBSF); comparable within one result list only."""
+    """As the search's mode and fusion give it; comparable within one result list only."""
     payload: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """What of an index's description concerns the engine."""
+
+    dimension: int
+    """Length of a dense vector."""
+    sparse: str
+    """Name of the sparse vector."""
+    idf: bool
+    """Whether the engine multiplies sparse scores by the terms' inverse document frequency."""
+
+    @classmethod
+    def of(cls, description: Mapping[str, Any]) -> Schema:
+        """Read it."""
+        return cls(description["dimension"], sparse_name(description), description["idf"])
+
+
+def sparse_name(description: Mapping[str, Any] | None) -> str:
+    """Name of the sparse vector in an index of this description."""
+    return str((description or {}).get("sparse", "bm25")).partition("/")[0]
 
 
 class FoundPoint(Protocol):
@@ -58,7 +92,7 @@ class FoundPoint(Protocol):
 
     @property
     def score(self) -> float:
-        """Fused."""
+        """As the search gives it."""
         ...
 
     @property
@@ -73,24 +107,75 @@ def best_first(points: Iterable[FoundPoint]) -> list[Hit]:
     return sorted(hits, key=lambda hit: (-hit.score, hit.id))
 
 
-def whole_documents(page: Callable[[Any], tuple[Iterable[Any], Any]]) -> dict[str, str]:
-    """Content hash of each document whose first chunk, which is stored last, is there.
-
-    Args:
-        page: Gives the first chunks from an offset on, None at first, and the next offset, None
-            at the end; their payload holds at least "doc_id" and "content_hash".
-    """
-    found: dict[str, str] = {}
+def pages(read: Callable[[Any], tuple[Any, Any]]) -> Iterator[Any]:
+    """Page after page of an engine that gives the next offset with each, None at the end."""
     offset = None
     while True:
-        records, offset = page(offset)
-        found |= {r.payload["doc_id"]: r.payload["content_hash"] for r in records}
+        records, offset = read(offset)
+        yield records
         if offset is None:
-            return found
+            return
+
+
+_NEGATIVE = {"$ne", "$nin"}
+_THERE = ("$exists", True)  # engines ask whether a field is empty
+
+
+class Conditions(NamedTuple):
+    """How an engine's Python binding spells its filters."""
+
+    filter: Callable[..., Any]
+    """Takes must, should and must_not."""
+    match: Callable[[str, Any], Any]
+    """A field is this value."""
+    match_any: Callable[[str, Sequence[Any]], Any]
+    """A field is one of these values."""
+    number: Callable[..., Any]
+    """A field's number is in a range: gt, gte, lt, lte."""
+    time: Callable[..., Any]
+    """The same for times."""
+    empty: Callable[[str], Any]
+    """A field is missing, null or an empty list."""
+
+    def translate(self, filter_: Filter) -> Any:  # noqa: ANN401  (an engine's own filter)
+        """The filter in the engine's language."""
+        match filter_:
+            case All(parts):
+                return self.filter(must=[self.translate(part) for part in parts])
+            case AnyOf(parts):
+                return self.filter(should=[self.translate(part) for part in parts])
+            case Not(part):
+                return self.filter(must_not=[self.translate(part)])
+            case Condition(key, name, value):
+                kind = "must_not" if name in _NEGATIVE or (name, value) == _THERE else "must"
+                return self.filter(**{kind: [self._condition(key, name, value)]})
+
+    def _condition(self, key: str, name: str, value: Any) -> Any:  # noqa: ANN401
+        match name:
+            case "$exists":
+                return self.empty(key)
+            case "$in" | "$nin":
+                return self.match_any(key, list(value))
+            case "$eq" | "$ne":
+                return self._equal(key, value)
+            case order:
+                return self._range(key, **{order.removeprefix("$"): value})
+
+    def _equal(self, key: str, value: object) -> Any:  # noqa: ANN401
+        if isinstance(value, float | datetime):
+            return self._range(key, gte=value, lte=value)
+        return self.match(key, value)
+
+    def _range(self, key: str, **bounds: Any) -> Any:  # noqa: ANN401
+        times = any(isinstance(value, datetime) for value in bounds.values())
+        return (self.time if times else self.number)(key, **bounds)
 
 
 class PointStore(Protocol):
-    """Keeps points and finds the nearest ones, dense and sparse, fused by the engine."""
+    """Keeps points and finds the nearest ones, dense and sparse, fused by the engine.
+
+    A store that is at home in event loops adds `asearch`.
+    """
 
     @property
     def address(self) -> str:
@@ -107,27 +192,39 @@ class PointStore(Protocol):
         """What `create` was given; None where nothing was created yet."""
         ...
 
-    def create(self, description: Mapping[str, Any], dimension: int) -> None:
-        """Make an empty store for dense vectors of this length."""
+    def create(self, description: Mapping[str, Any]) -> None:
+        """Make an empty store, with payload indexes for `PAYLOAD_INDEXES`.
+
+        Args:
+            description: What the index is made with; of it the engine needs `Schema`.
+        """
         ...
 
     def upsert(self, points: Sequence[Point]) -> None:
         """Add points, or replace those of the same id; durable when it returns."""
         ...
 
-    def delete_stale(self, document: str, content_hash: str) -> None:
-        """Delete the document's points that are of another content hash."""
+    def delete(self, filter_: Filter) -> None:
+        """Delete the points of which it holds."""
         ...
 
-    def search(self, queries: Sequence[Query], limit: int) -> list[list[Hit]]:
-        """The best hits of each query, best first."""
+    def search(
+        self, queries: Sequence[Query], limit: int, options: SearchOptions
+    ) -> list[list[Hit]]:
+        """The best hits of each query, best first; of `options` what an engine can do."""
         ...
 
-    def documents(self) -> dict[str, str]:
-        """Content hash of each document that is there as a whole."""
+    def scroll(
+        self,
+        filter_: Filter | None = None,
+        *,
+        fields: Sequence[str] | None = None,
+        vectors: bool = False,
+    ) -> Iterator[list[Point]]:
+        """Every point, a page at a time; `fields` names what of the payload is wanted."""
         ...
 
-    def count(self) -> int:
+    def count(self, filter_: Filter | None = None) -> int:
         """How many points there are."""
         ...
 

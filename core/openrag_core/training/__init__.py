@@ -4,7 +4,7 @@ from openrag_core._extras import need
 
 need("train", "accelerate", "matplotlib", "peft", "pydantic", "tenacity", "torch", "yaml")
 
-from openrag_core.training.cache import JsonCache  # noqa: E402
+from openrag_core.cache import JsonCache  # noqa: E402
 from openrag_core.training.critic import (  # noqa: E402
     ChatCritic,
     Critic,

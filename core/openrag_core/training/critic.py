@@ -15,8 +15,8 @@ from typing import Any, Literal, Protocol, get_args
 
 from tenacity import RetryError, Retrying, stop_after_attempt, wait_random_exponential
 
+from openrag_core.cache import JsonCache
 from openrag_core.errors import CriticError
-from openrag_core.training.cache import JsonCache
 from openrag_core.training.questions import Question, Text
 
 Support = Literal["full", "partial", "none"]

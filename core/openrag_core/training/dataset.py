@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from openrag_core.cache import JsonCache
 from openrag_core.errors import ConfigError, TrainingDataError
 from openrag_core.ports import Generator, Retriever
-from openrag_core.training.cache import JsonCache
 from openrag_core.training.critic import Critic, judge_all
 from openrag_core.training.distractors import mine_distractors, misleads
 from openrag_core.training.examples import Mix, judged_row, make_rows

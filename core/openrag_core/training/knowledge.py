@@ -7,8 +7,8 @@ import string
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
+from openrag_core.cache import JsonCache
 from openrag_core.ports import Generator
-from openrag_core.training.cache import JsonCache
 from openrag_core.training.questions import Question
 
 _BATCH = 256

@@ -37,7 +37,12 @@ def service() -> Iterator[Service]:
             status = state.statuses.pop(0) if state.statuses else 200
             best_last = range(len(body["documents"]) - 1, -1, -1)
             results = [{"index": n, "relevance_score": (n + 1) / 10} for n in best_last]
-            reply = {"id": "1", "results": results[: body["top_n"]], "message": "no"}
+            reply: dict[str, Any] = {
+                "id": "1",
+                "results": results[: body["top_n"]],
+                "message": "no",
+            }
+            reply["meta"] = {"billed_units": {"search_units": 1}}
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Retry-After", "0")
@@ -95,3 +100,27 @@ def test_without_a_key_the_variable_is_named(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.delenv("CO_API_KEY", raising=False)
     with pytest.raises(ConfigError, match="CO_API_KEY"):
         CohereReranker()
+
+
+def test_what_is_billed_is_counted_and_the_length_is_bounded(service: Service) -> None:
+    reranker = CohereReranker(api_key="x", base_url=service.url, max_tokens_per_doc=99)
+    ranked = reranker.rerank([f"{n}?" for n in range(20)], [PASSAGES] * 20, 1)
+    assert [own[0].id for own in ranked] == ["2"] * 20
+    assert reranker.search_units == 20
+    assert {request["max_tokens_per_doc"] for request in service.requests} == {99}
+    with pytest.raises(ConfigError, match="at least 1"):
+        CohereReranker(api_key="x", concurrency=0)
+
+
+async def test_event_loops_ask_side_by_side(service: Service) -> None:
+    reranker = CohereReranker(api_key="x", base_url=service.url)
+    questions, passages = ["When?", "Where?", "Who?"], [PASSAGES, [], PASSAGES[:1]]
+    assert await reranker.arerank(questions, passages, 2) == reranker.rerank(questions, passages, 2)
+    service.statuses = [429]
+    await reranker.arerank(["When?"], [PASSAGES], 2)
+    service.statuses = [401]
+    with pytest.raises(RerankerError, match=r"refused \(401\)"):
+        await reranker.arerank(["When?"], [PASSAGES], 2)
+    gone = CohereReranker(api_key="x", base_url="http://127.0.0.1:9", max_retries=0, timeout=2)
+    with pytest.raises(RerankerError, match="did not answer: ConnectError"):
+        await gone.arerank(["When?"], [PASSAGES], 2)

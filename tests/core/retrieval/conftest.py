@@ -19,10 +19,12 @@ class LetterEncoder:
         self.tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
         self.encoded = 0
 
-    def encode(self, texts: Sequence[str]) -> list[list[float]]:
+    def encode_passages(self, texts: Sequence[str]) -> list[list[float]]:
         """Unit vectors."""
         self.encoded += len(texts)
         return [self._vector(text.lower()) for text in texts]
+
+    encode_questions = encode_passages
 
     def _vector(self, text: str) -> list[float]:
         counts = [1.0 + text.count(chr(ord("a") + n)) for n in range(self.dimension)]

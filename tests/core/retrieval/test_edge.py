@@ -8,7 +8,7 @@ import pytest
 
 from openrag_core import IndexLockedError, IndexMismatchError, PassageIndexError
 from openrag_core.retrieval import EdgeStore
-from tests.core.retrieval.test_store import DESCRIPTION, point, query, texts
+from tests.core.retrieval.test_store import DESCRIPTION, HYBRID, point, query, texts
 
 HOLD = """
 import sys
@@ -27,7 +27,7 @@ from tests.core.retrieval.test_store import DESCRIPTION, point
 try:
     store = EdgeStore(Path(sys.argv[1]))
     if store.description is None:
-        store.create(DESCRIPTION, 4)
+        store.create(DESCRIPTION)
     store.upsert([point(n) for n in range(3)])
     print("made")
 except IndexLockedError:
@@ -39,7 +39,7 @@ from pathlib import Path
 from openrag_core.retrieval import EdgeStore
 from tests.core.retrieval.test_store import DESCRIPTION, point
 store = EdgeStore(Path(sys.argv[1]))
-store.create(DESCRIPTION, 4)
+store.create(DESCRIPTION)
 store.upsert([point(n) for n in range(3)])
 os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -48,7 +48,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     store = EdgeStore(tmp_path / "index")
-    store.create(DESCRIPTION, 4)
+    store.create(DESCRIPTION)
     store.upsert([point(n) for n in range(3)])
     store.close()
     return tmp_path / "index"
@@ -102,7 +102,7 @@ def test_many_processes_that_create_at_once_make_one_index(tmp_path: Path) -> No
 def test_a_folder_that_cannot_be_written_says_so(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x", encoding="utf-8")
     with pytest.raises(PassageIndexError, match=r"cannot be written.*--index"):
-        EdgeStore(tmp_path / "file" / "index").create(DESCRIPTION, 4)
+        EdgeStore(tmp_path / "file" / "index").create(DESCRIPTION)
 
 
 def test_an_engine_that_panics_is_no_crash(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,17 +143,17 @@ def test_a_store_that_is_dropped_gives_the_folder_free(folder: Path) -> None:
 
 def test_two_creations_at_once_are_one(tmp_path: Path) -> None:
     one, other = EdgeStore(tmp_path), EdgeStore(tmp_path)
-    one.create(DESCRIPTION, 4)
+    one.create(DESCRIPTION)
     one.upsert([point(0)])
-    other.create(DESCRIPTION, 4)
+    other.create(DESCRIPTION)
     assert other.count() == 1
 
 
 def test_a_creation_with_other_settings_is_refused(tmp_path: Path) -> None:
     one, other = EdgeStore(tmp_path), EdgeStore(tmp_path)
-    one.create(DESCRIPTION, 4)
+    one.create(DESCRIPTION)
     with pytest.raises(IndexMismatchError, match="run the command again"):
-        other.create({**DESCRIPTION, "encoder": "another"}, 4)
+        other.create({**DESCRIPTION, "encoder": "another"})
     assert EdgeStore(tmp_path).description == DESCRIPTION
 
 
@@ -171,10 +171,10 @@ def test_a_creation_that_is_under_way_elsewhere_is_left_alone(folder: Path, tmp_
         (folder / "index.json").rename(tmp_path / "index.json")
         (tmp_path / "late").symlink_to(folder)
         with pytest.raises(IndexLockedError, match=f"process {holder.pid}"):
-            late.create(DESCRIPTION, 4)
+            late.create(DESCRIPTION)
         holder.communicate("")
     (tmp_path / "index.json").rename(folder / "index.json")
-    late.create(DESCRIPTION, 4)
+    late.create(DESCRIPTION)
     assert late.count() == 3
 
 
@@ -182,7 +182,7 @@ def test_an_interrupted_creation_does_not_count(folder: Path) -> None:
     (folder / "index.json").unlink()
     store = EdgeStore(folder)
     assert store.description is None
-    store.create(DESCRIPTION, 4)
+    store.create(DESCRIPTION)
     assert store.count() == 0
     store.close()
 
@@ -207,4 +207,4 @@ def test_a_closed_index_says_so(folder: Path) -> None:
     store.close()
     store.close()
     with pytest.raises(PassageIndexError, match="closed: open it again"):
-        store.search([query(1, 1)], 1)
+        store.search([query(1, 1)], 1, HYBRID)

@@ -1,4 +1,4 @@
-"""core/openrag_core/retrieval/encoders.py: BM25 worked by hand, and the real dense encoder."""
+"""core/openrag_core/retrieval/encoders.py: the real dense encoder, and what remembers for it."""
 
 import json
 from pathlib import Path
@@ -7,37 +7,9 @@ import pytest
 import torch
 
 from openrag_core import CheckpointError, ConfigError
-from openrag_core.retrieval import SentenceTransformerEncoder
-from openrag_core.retrieval.encoders import Bm25Encoder, average_length
+from openrag_core.retrieval import CachedEncoder, SentenceTransformerEncoder
 from openrag_core.weights import ENCODER
-
-
-def test_bm25_weights_are_those_of_the_formula() -> None:
-    # "the" is a stop word; "bridges" and "bridge" share a stem: f = 2, 1; length 3.
-    vector = Bm25Encoder(average_length=6.0).encode_passage("The bridge, bridges: opened")
-
-    def weight(frequency: int) -> float:
-        return frequency * 2.2 / (frequency + 1.2 * (1 - 0.75 + 0.75 * 3 / 6))
-
-    assert sorted(vector.values) == pytest.approx([weight(1), weight(2)])
-
-
-def test_questions_match_passages_term_by_term() -> None:
-    bm25 = Bm25Encoder(average_length=6.0)
-    passage = bm25.encode_passage("The bridge was opened in 1893.")
-    question = bm25.encode_question("Who opened the bridges?")
-    assert question.values == [1.0] * len(question.indices)
-    assert len(set(question.indices) & set(passage.indices)) == 2
-
-
-def test_the_average_length_counts_terms() -> None:
-    assert average_length(["the bridge opened", "bridge bridge bridge bridge"]) == 3.0
-    assert average_length(["the"]) == 1.0
-
-
-def test_an_unknown_language_is_refused() -> None:
-    with pytest.raises(ConfigError, match="BM25"):
-        Bm25Encoder(6.0, language="klingon")
+from tests.core.retrieval.conftest import LetterEncoder
 
 
 @pytest.fixture(scope="module")
@@ -47,9 +19,9 @@ def dense() -> SentenceTransformerEncoder:
 
 def test_dense_vectors_are_near_where_meanings_are(dense: SentenceTransformerEncoder) -> None:
     texts = ["Who built the bridge?", "The constructor of the viaduct", "Cakes are not taken back"]
-    vectors = torch.tensor(dense.encode(texts))
+    vectors = torch.tensor(dense.encode_passages(texts))
     assert vectors.shape == (3, dense.dimension) == (3, 384)
-    torch.testing.assert_close(vectors.norm(dim=-1), torch.ones(3), atol=1e-2, rtol=0)
+    torch.testing.assert_close(vectors.norm(dim=-1), torch.ones(3), atol=1e-5, rtol=0)
     assert vectors[0] @ vectors[1] > 0.3 > vectors[0] @ vectors[2]
 
 
@@ -57,7 +29,9 @@ def test_bfloat16_keeps_the_directions() -> None:
     texts = ["Who built the bridge?", "Cakes are not taken back", "word " * 100]
     exact = SentenceTransformerEncoder(ENCODER.locate(), dtype="float32", device="cpu")
     small = SentenceTransformerEncoder(ENCODER.locate(), dtype="bfloat16", device="cpu")
-    cosines = (torch.tensor(exact.encode(texts)) * torch.tensor(small.encode(texts))).sum(dim=-1)
+    cosines = (
+        torch.tensor(exact.encode_passages(texts)) * torch.tensor(small.encode_passages(texts))
+    ).sum(dim=-1)
     assert cosines.min() > 0.999
 
 
@@ -69,7 +43,7 @@ def test_token_vectors_are_unit_vectors(dense: SentenceTransformerEncoder) -> No
 
 
 def test_nothing_in_nothing_out(dense: SentenceTransformerEncoder) -> None:
-    assert dense.encode([]) == []
+    assert dense.encode_passages([]) == []
     assert dense.encode_tokens([]) == []
 
 
@@ -92,3 +66,50 @@ def test_a_folder_that_is_no_encoder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "nothing"}), encoding="utf-8")
     with pytest.raises(CheckpointError, match="no dense encoder"):
         SentenceTransformerEncoder(tmp_path)
+
+
+def test_prefixes_are_encoded_and_told_by_the_name(dense: SentenceTransformerEncoder) -> None:
+    prefixed = SentenceTransformerEncoder(
+        ENCODER.locate(), question_prefix="query: ", passage_prefix="passage: "
+    )
+    assert prefixed.name == f"{dense.name} 'query: ' 'passage: '"
+    assert prefixed.encode_questions(["ferry"]) == dense.encode_questions(["query: ferry"])
+    assert prefixed.encode_passages(["ferry"]) == dense.encode_passages(["passage: ferry"])
+
+
+def test_openvino_gives_the_same_vectors() -> None:
+    pytest.importorskip("openvino", reason="extra: fast")
+    texts = ["Who built the bridge?", "word " * 90, "Cakes are not taken back"]
+    exact = SentenceTransformerEncoder(ENCODER.locate(), dtype="float32", device="cpu")
+    fast = SentenceTransformerEncoder(ENCODER.locate(), backend="openvino")
+    assert fast.name == exact.name
+    ours, theirs = (torch.tensor(one.encode_passages(texts)) for one in (fast, exact))
+    assert (ours * theirs).sum(dim=-1).min() > 0.9999
+
+
+def test_an_unknown_backend_is_refused() -> None:
+    with pytest.raises(ConfigError, match="torch, openvino"):
+        SentenceTransformerEncoder(ENCODER.locate(), backend="jax")  # type: ignore[arg-type]
+
+
+def test_what_was_encoded_is_remembered(tmp_path: Path, encoder: LetterEncoder) -> None:
+    file = tmp_path / "cache" / "vectors.db"
+    cached = CachedEncoder(encoder, file)
+    first = cached.encode_passages(["a", "b", "a"])
+    assert encoder.encoded == 2
+    assert first[0] == first[2] == pytest.approx(encoder.encode_passages(["a"])[0])
+    encoder.encoded = 0
+    again = CachedEncoder(encoder, file)
+    assert (again.name, again.dimension) == (encoder.name, encoder.dimension)
+    assert again.encode_passages(["b", "a"]) == [first[1], first[0]]
+    assert encoder.encoded == 0
+    again.encode_questions(["a"])  # a question may be encoded otherwise
+    CachedEncoder(LetterEncoder("others"), file).encode_passages(["a"])
+    assert encoder.encoded == 1
+    assert len(again.encode_passages([str(n) for n in range(1200)])) == 1200
+
+
+def test_a_file_that_is_no_cache_is_refused(tmp_path: Path, encoder: LetterEncoder) -> None:
+    (tmp_path / "file").write_text("no database" * 100, encoding="utf-8")
+    with pytest.raises(ConfigError, match="name another file"):
+        CachedEncoder(encoder, tmp_path / "file")

@@ -1,14 +1,33 @@
 """core/openrag_core/retrieval/index.py: documents in, passages out, nothing twice."""
 
+import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from qdrant_client import QdrantClient
 
-from openrag_core import IndexMismatchError, IndexNotFoundError, Retriever
-from openrag_core.retrieval import EdgeStore, IndexReport, PassageIndex, ServerStore
-from openrag_core.retrieval.documents import Document, Section
+from openrag_core import (
+    ConfigError,
+    DocumentError,
+    Field,
+    FilterError,
+    IndexMismatchError,
+    IndexNotFoundError,
+    Retriever,
+    SearchOptions,
+)
+from openrag_core.retrieval import (
+    Bm25Encoder,
+    ChatContext,
+    Chunker,
+    Document,
+    EdgeStore,
+    IndexReport,
+    PassageIndex,
+    ServerStore,
+    document_from_text,
+)
 from openrag_core.retrieval.index import check_indexed
 from openrag_core.retrieval.store import Point
 from tests.core.retrieval.conftest import LetterEncoder
@@ -78,7 +97,7 @@ def test_what_is_gone_from_disk_can_be_removed(folder: Path, encoder: LetterEnco
     assert index.gone([folder / "elsewhere"]) == []
     assert index.gone([folder]) == [str(folder / "ferry.txt")]
     index.remove(index.gone([folder]))
-    assert list(index.store.documents()) == [str(folder / "bridge.md")]
+    assert index.documents() == [str(folder / "bridge.md")]
 
 
 def test_an_interruption_loses_no_part_of_a_document(
@@ -105,6 +124,7 @@ def test_an_interruption_loses_no_part_of_a_document(
 
 
 def test_many_documents_go_in_windows(encoder: LetterEncoder) -> None:
+    """A long document is cut by a window, and its first piece still comes last."""
     store, sizes = memory(), []
     index = PassageIndex(store, encoder)
     upsert = store.upsert
@@ -112,19 +132,158 @@ def test_many_documents_go_in_windows(encoder: LetterEncoder) -> None:
     def spy(points: Sequence[Point]) -> None:
         sizes.append(len(points))
         upsert(points)
+        firsts = store.count(Field("chunk") == 0)
+        assert firsts == (0 if len(sizes) == 1 else 1 + (sum(sizes) - 600))
 
     store.upsert = spy  # type: ignore[method-assign]
-    report = IndexReport()
-    documents = (Document(str(n), f"{n}.md", "0", (Section("", f"Text {n}."),)) for n in range(150))
-    index.add_documents(documents, report)
-    assert sizes == [64, 64, 22]
-    assert report.passages == store.count() == 150
+    long = "\n\n".join(f"# Part {n}\n\nThis is part {n}." for n in range(600))
+    short = [document_from_text(f"Text {n}.", str(n)) for n in range(150)]
+    report = index.add_documents(iter([document_from_text(long, "long"), *short]))
+    assert sizes == [512, 238]
+    assert report.passages == store.count() == 750
+    assert report.added == 151
+    assert report.seconds > 0
+
+
+def test_documents_that_have_not_changed_are_not_encoded(encoder: LetterEncoder) -> None:
+    index = PassageIndex(memory(), encoder)
+    one, two = document_from_text("One.", "1"), document_from_text("Two.", "2")
+    index.add_documents([one, two])
+    encoder.encoded = 0
+    report = index.add_documents([one, document_from_text("Three.", "2")])
+    assert counts(report) == (0, 1, 1, 0)
+    assert encoder.encoded == 1
+    assert {p.text for p in index.retrieve(["?"], 9)[0]} == {"One.", "Three."}
+
+
+def test_a_document_that_comes_twice_is_there_once(encoder: LetterEncoder) -> None:
+    index = PassageIndex(memory(), encoder)
+    report = index.add_documents([document_from_text(text, "1") for text in ("Old.", "New.")])
+    assert counts(report) == (1, 1, 0, 0)
+    assert [p.text for p in index.retrieve(["?"], 9)[0]] == ["New."]
 
 
 def test_a_document_without_text_is_passed_over(encoder: LetterEncoder) -> None:
-    index, report = PassageIndex(memory(), encoder), IndexReport()
-    index.add_documents([Document("a", "a", "0", ()), Document("b", "b", "0", ())], report)
+    index = PassageIndex(memory(), encoder)
+    report = index.add_documents([Document("a", "a", "0", ()), Document("b", "b", "0", ())])
     assert report.passages == 0
+    with pytest.raises(DocumentError, match="a: holds no text"):
+        document_from_text(" ", "a")
+    with pytest.raises(DocumentError, match="metadata is not what JSON"):
+        document_from_text("text", "a", metadata={"when": object()})
+
+
+def test_large_files_are_refused_with_the_limit(folder: Path, encoder: LetterEncoder) -> None:
+    report = PassageIndex(memory(), encoder).add_files([folder / "ferry.txt"], max_bytes=10)
+    assert "--max-file-mb" in report.skipped[folder / "ferry.txt"]
+
+
+def test_metadata_comes_back_and_filters(encoder: LetterEncoder) -> None:
+    index = PassageIndex(memory(), encoder)
+    index.add_documents(
+        document_from_text(f"Text {n}.", str(n), title="T", source=f"{n}.md", metadata={"year": n})
+        for n in (1990, 2000)
+    )
+    late = SearchOptions(filter=Field("metadata.year") > 1995)
+    ((found,),) = index.retrieve(["Text?"], 5, late)
+    assert (found.title, found.source) == ("T", "2000.md")
+    assert found.metadata["year"] == 2000
+    assert (found.metadata["start"], found.metadata["end"]) == (0, len("Text 2000."))
+    assert index.retrieve(["Text?"], 5, SearchOptions(filter=Field("metadata.year") > 2005)) == [[]]
+    with pytest.raises(FilterError, match=r"'year' is no field.*metadata.year"):
+        index.retrieve(["Text?"], 5, SearchOptions(filter=Field("year") > 1995))
+    with pytest.raises(FilterError, match=r"no passage at .* has a field 'metadata.yaer'"):
+        index.retrieve(["Text?"], 5, SearchOptions(filter=Field("metadata.yaer") > 1995))
+
+
+def test_tenants_see_and_touch_their_own_only(encoder: LetterEncoder) -> None:
+    store = memory()
+    one, other = (PassageIndex(store, encoder, tenant=name) for name in ("one", "other"))
+    one.add_documents([document_from_text("Ours.", "1")])
+    other = PassageIndex(store, encoder, tenant="other")
+    other.add_documents([document_from_text("Theirs.", "1"), document_from_text("Ours.", "2")])
+    assert [p.text for p in one.retrieve(["?"], 5)[0]] == ["Ours."]
+    assert {p.text for p in other.retrieve(["?"], 5)[0]} == {"Theirs.", "Ours."}
+    one.remove(["1", "2"])
+    assert (one.count(), other.count()) == (0, 2)
+    one.add_documents([document_from_text("Changed.", "1")])
+    assert {p.text for p in other.retrieve(["?"], 5)[0]} == {"Theirs.", "Ours."}
+
+
+def test_equal_texts_and_crowding_documents_are_thinned(encoder: LetterEncoder) -> None:
+    index = PassageIndex(memory(), encoder)
+    same = [document_from_text("The ferry takes 25 minutes.", name) for name in "ab"]
+    long = "\n\n".join(f"# {n}\n\nferry {'e' * n}" for n in range(4))
+    index.add_documents([*same, document_from_text(long, "c")])
+    (found,) = index.retrieve(["ferry"], 9)
+    assert len(found) == 5
+    (one,) = index.retrieve(["ferry"], 9, SearchOptions(max_per_document=1))
+    assert sorted(p.metadata["doc_id"] for p in one)[-1] == "c"
+    assert len(one) == 2
+
+
+def test_a_small_piece_is_read_with_its_neighbours(encoder: LetterEncoder) -> None:
+    words = [f"word{n} {'abcdefgh'[n % 8] * 4}" for n in range(60)]
+    index = PassageIndex(memory(), encoder, chunk=Chunker(encoder.tokenizer, size=20, overlap=4))
+    index.add_documents([document_from_text(f"# A\n\n{' '.join(words)}\n\n# B\n\nother", "1")])
+    question = f"word30 {words[30]}"
+    ((small,),) = index.retrieve([question], 1, SearchOptions(mode="sparse"))
+    ((large,),) = index.retrieve([question], 1, SearchOptions(mode="sparse", neighbours=1))
+    assert small.text in large.text
+    assert len(small.text) < len(large.text) < len(" ".join(words))
+    assert large.text in " ".join(words)  # no stretch twice, none left out
+    ((all_,),) = index.retrieve([question], 1, SearchOptions(mode="sparse", neighbours=99))
+    assert all_.text == " ".join(words)
+
+
+def test_a_context_is_encoded_and_not_read(encoder: LetterEncoder) -> None:
+    asked: list[str] = []
+
+    def ask(prompt: str) -> str:
+        asked.append(prompt)
+        return "Zanzibar  zoo.\n"
+
+    context = ChatContext(ask, name="fake")
+    index = PassageIndex(memory(), encoder, context=context)
+    index.add_documents(
+        [document_from_text("Ferry.", "1", title="T"), document_from_text("X.", "2")]
+    )
+    ((found,),) = index.retrieve(
+        ["zanzibar"], 1, SearchOptions(mode="sparse", filter=Field("doc_id") == "1")
+    )
+    assert found.text == "Ferry."
+    assert len(asked) == 2
+    assert "<passage>\nFerry.\n</passage>" in asked[0]
+    with pytest.raises(IndexMismatchError, match="context 'chat fake'"):
+        PassageIndex(index.store, encoder)
+
+    def broken(prompt: str) -> str:
+        raise TimeoutError(prompt[:3])
+
+    index = PassageIndex(memory(), encoder, context=ChatContext(broken, name="fake"))
+    with pytest.raises(DocumentError, match="1: chat fake wrote no context"):
+        index.add_documents([document_from_text("Ferry.", "1")])
+
+
+@pytest.mark.parametrize("top_k", [0, -1])
+def test_at_least_one_passage_is_asked_for(encoder: LetterEncoder, top_k: int) -> None:
+    index = PassageIndex(memory(), encoder)
+    index.add_documents([document_from_text("Ferry.", "1")])
+    with pytest.raises(ConfigError, match="top_k must be at least 1"):
+        index.retrieve(["?"], top_k)
+
+
+async def test_event_loops_and_threads_find_the_same(
+    encoder: LetterEncoder, tmp_path: Path
+) -> None:
+    for store in (memory(), EdgeStore(tmp_path / "index")):
+        index = PassageIndex(store, encoder)
+        index.add_documents(document_from_text(f"Text {n}.", str(n)) for n in range(9))
+        questions = [f"Text {n}?" for n in range(9)]
+        expected = index.retrieve(questions, 3)
+        found = await asyncio.gather(*(index.aretrieve([one], 3) for one in questions))
+        assert [own for (own,) in found] == expected
+        index.close()
 
 
 def test_nothing_indexed_is_said_with_the_command(encoder: LetterEncoder) -> None:
@@ -133,7 +292,7 @@ def test_nothing_indexed_is_said_with_the_command(encoder: LetterEncoder) -> Non
     store = memory()
     with pytest.raises(IndexNotFoundError, match="there is no index at :memory:"):
         check_indexed(store)
-    store.create({}, 26)
+    store.create({"dimension": 26, "idf": True})
     with pytest.raises(IndexNotFoundError, match="nothing is indexed in :memory:"):
         check_indexed(store)
 
@@ -147,8 +306,8 @@ def test_a_foreign_index_is_refused_with_both_names(folder: Path, encoder: Lette
 
 def test_another_language_is_refused(folder: Path, encoder: LetterEncoder) -> None:
     store = memory()
-    PassageIndex(store, encoder, language="german").add_files([folder / "ferry.txt"])
-    with pytest.raises(IndexMismatchError, match="language 'german'"):
+    PassageIndex(store, encoder, sparse=Bm25Encoder("german")).add_files([folder / "ferry.txt"])
+    with pytest.raises(IndexMismatchError, match="sparse 'bm25/german'"):
         PassageIndex(store, encoder)
 
 

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from openrag_core.build import Settings, open_index
-from openrag_core.retrieval import IndexReport
 from openrag_core.retrieval.documents import Document, Section
 
 FOLDER = Path(os.environ.get("OPENRAG_TEST_DATA", ""))
@@ -34,7 +33,7 @@ def test_the_right_passage_is_among_the_first_five(tmp_path: Path) -> None:
         Document(row["id"], row["id"], "0", (Section(row["title"], row["text"]),))
         for row in passages
     )
-    index.add_documents(documents, IndexReport())
+    index.add_documents(documents)
     found = index.retrieve([row["question"] for row in asked], 5)
     hits = [
         any(passage.text[:40] in row["gold"][0]["text"] for passage in own)

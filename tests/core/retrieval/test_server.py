@@ -5,8 +5,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from openrag_core import IndexUnreachableError
-from openrag_core.retrieval import ServerStore
+from openrag_core import ConfigError, IndexUnreachableError
+from openrag_core.retrieval import Server, ServerStore
+from tests.core.retrieval.rest import served
+from tests.core.retrieval.test_store import DESCRIPTION, HYBRID, point, query
 
 
 @pytest.fixture
@@ -21,7 +23,7 @@ def silent() -> Iterator[int]:
 def test_a_silent_server_is_given_up_on(silent: int) -> None:
     url = f"http://127.0.0.1:{silent}"
     with pytest.raises(IndexUnreachableError, match=rf"{url} \(collection x\).*timed out"):
-        ServerStore.connect(url, "x", timeout=1)
+        ServerStore.connect(Server(url=url, timeout=1), "x")
 
 
 def test_a_closed_port_is_named(silent: int) -> None:
@@ -30,10 +32,65 @@ def test_a_closed_port_is_named(silent: int) -> None:
         port = unused.getsockname()[1]
     assert port != silent
     with pytest.raises(IndexUnreachableError, match=f"127.0.0.1:{port}.*refused"):
-        ServerStore.connect(f"http://127.0.0.1:{port}", "x", timeout=1)
+        ServerStore.connect(Server(url=f"http://127.0.0.1:{port}", timeout=1), "x")
 
 
 @pytest.mark.parametrize("url", ["localhost:6333:6333", "ftp://x", "http://"])
 def test_what_is_no_address_is_refused(url: str) -> None:
     with pytest.raises(IndexUnreachableError):
-        ServerStore.connect(url, "x", timeout=1)
+        ServerStore.connect(Server(url=url, timeout=1), "x")
+
+
+def test_a_server_that_is_too_old_is_named_with_its_version() -> None:
+    with (
+        served("1.12.4") as (url, _),
+        pytest.raises(IndexUnreachableError, match=r"is version 1.12.4, and 1.17 or newer"),
+    ):
+        ServerStore.connect(Server(url=url), "x")
+
+
+def test_a_collection_is_made_as_asked() -> None:
+    with served() as (url, asked):
+        server = Server(url=url, shard_number=3, replication_factor=2, write_consistency_factor=2)
+        store = ServerStore.connect(server, "x")
+        store.create(DESCRIPTION)
+        (made,) = (one["body"] for one in asked if one["path"] == "collections/x" and one["body"])
+        assert (made["shard_number"], made["replication_factor"]) == (3, 2)
+        assert made["write_consistency_factor"] == 2
+        assert made["sparse_vectors"] == {"bm25": {"modifier": "idf"}}
+        indexed = {
+            one["body"]["field_name"]: one["body"]["field_schema"]
+            for one in asked
+            if one["path"] == "collections/x/index"
+        }
+        assert indexed["tenant"] == {"type": "keyword", "is_tenant": True}
+        assert indexed["created_at"] == "datetime"
+        store.close()
+
+
+def test_many_queries_are_one_request() -> None:
+    with served() as (url, asked):
+        store = ServerStore.connect(Server(url=url), "x")
+        store.create(DESCRIPTION)
+        store.upsert([point(n) for n in range(4)])
+        before = len(asked)
+        store.search([query(n, n) for n in range(4)], 2, HYBRID)
+        assert [one["path"] for one in asked[before:]] == ["collections/x/points/query/batch"]
+        (fusion,) = {str(one["query"]) for one in asked[-1]["body"]["searches"]}
+        assert fusion == "{'fusion': 'dbsf'}"
+        store.close()
+
+
+async def test_a_server_that_goes_away_is_told_to_event_loops() -> None:
+    with served() as (url, _):
+        store = ServerStore.connect(Server(url=url, timeout=1), "x")
+        store.create(DESCRIPTION)
+    with pytest.raises(IndexUnreachableError, match="did not do as asked"):
+        await store.asearch([query(1, 1)], 1, HYBRID)
+    store.close()
+
+
+@pytest.mark.parametrize("name", ["timeout", "shard_number", "replication_factor"])
+def test_numbers_below_one_are_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"{name} must be at least 1, got 0"):
+        Server(url="http://localhost", **{name: 0})  # type: ignore[arg-type]

@@ -1,0 +1,114 @@
+"""How well are passages found: each kind of search, each fusion, each reranker, each context?
+
+OPENRAG_TEST_DATA=... python benchmarks/retrieval.py [CORPUS...]
+
+Documents count, by their best piece. Rerankers choose from the best 20 and are measured on the
+first questions only.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from corpora import CONTEXTS, CORPORA, Asked, index, questions
+
+from openrag_core.build import Settings, build
+from openrag_core.ports import Reranker
+from openrag_core.records import Passage
+from openrag_core.reranking.maxsim import MaxSimReranker
+from openrag_core.reranking.mixture import MixtureReranker
+from openrag_core.reranking.reflection import ReflectionReranker
+from openrag_core.retrieval import PassageIndex
+from openrag_core.search import SearchOptions
+
+warnings.filterwarnings("ignore", module="ranx")
+METRICS = ("recall@1", "recall@5", "recall@10", "ndcg@10", "mrr@10")
+SEARCHES = {
+    "dense": SearchOptions(mode="dense", max_per_document=1),
+    "BM25": SearchOptions(mode="sparse", max_per_document=1),
+    "RRF, k = 2": SearchOptions(fusion="rrf", rrf_k=2, max_per_document=1),
+    "RRF, k = 60": SearchOptions(fusion="rrf", rrf_k=60, max_per_document=1),
+    "DBSF": SearchOptions(max_per_document=1),
+}
+FETCH = 20
+RERANKED = 300  # questions
+JUDGED = 100  # questions, by the generator
+FILE = Path(__file__).with_suffix(".json")
+
+
+def measure(asked: Sequence[Asked], found: Sequence[Sequence[Passage]]) -> dict[str, float]:
+    """Mean of each metric, by ranx."""
+    from ranx import Qrels, Run, evaluate  # noqa: PLC0415  (it compiles for seconds)
+
+    qrels = Qrels({one.id: dict(one.relevant) for one in asked})
+    run = Run(
+        {
+            one.id: {p.metadata["doc_id"]: 1.0 / rank for rank, p in enumerate(own, start=1)}
+            or {"": 0.0}
+            for one, own in zip(asked, found, strict=True)
+        }
+    )
+    values = evaluate(qrels, run, list(METRICS))
+    return {name: round(float(value), 4) for name, value in values.items()}
+
+
+def rerankers(passages: PassageIndex) -> dict[str, tuple[Reranker, int]]:
+    """Each with the number of questions that it is measured on."""
+    rag = build(Settings(), retriever=passages)
+    maxsim, generator = rag.reranker, rag.generator
+    assert isinstance(maxsim, MaxSimReranker)
+    reflection = ReflectionReranker(generator)  # type: ignore[arg-type]  # the one that judges
+    mixture = MixtureReranker([(maxsim, 1.0), (reflection, 1.0)])
+    return {
+        "MaxSim": (maxsim, RERANKED),
+        "p([Relevant])": (reflection, JUDGED),
+        "both": (mixture, JUDGED),
+    }
+
+
+def main(corpora: Sequence[str]) -> None:
+    """Measure, and keep what was measured."""
+    results: dict[str, Any] = json.loads(FILE.read_text("utf-8")) if FILE.is_file() else {}
+    for corpus in corpora:
+        asked = questions(corpus)
+        for context in CONTEXTS:
+            passages = index(corpus, context)
+            table = {
+                name: measure(asked, passages.retrieve([one.text for one in asked], 10, options))
+                for name, options in SEARCHES.items()
+            }
+            if context == "title":
+                table |= _reranked(passages, asked)
+            passages.close()
+            results[f"{corpus}, context {context}"] = table
+            FILE.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+            _show(f"{corpus}, context {context}", table)
+
+
+def _reranked(passages: PassageIndex, asked: Sequence[Asked]) -> dict[str, dict[str, float]]:
+    table = {}
+    step = max(1, len(asked) // RERANKED)
+    spread = asked[::step][:RERANKED]  # files hold one topic after the other
+    found = passages.retrieve([one.text for one in spread], FETCH, SEARCHES["DBSF"])
+    for count in sorted({RERANKED, JUDGED}):
+        table[f"DBSF ({count} questions)"] = measure(spread[:count], found[:count])
+    for name, (reranker, count) in rerankers(passages).items():
+        texts = [one.text for one in spread[:count]]
+        ranked = reranker.rerank(texts, found[:count], 10)
+        table[f"{name} ({count} questions)"] = measure(spread[:count], ranked)
+    return table
+
+
+def _show(title: str, table: dict[str, dict[str, float]]) -> None:
+    print(f"\n{title:34}" + "".join(f"{name:>11}" for name in METRICS))
+    for name, values in table.items():
+        print(f"{name:34}" + "".join(f"{values[metric]:11.3f}" for metric in METRICS))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:] or list(CORPORA))

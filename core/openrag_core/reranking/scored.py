@@ -1,0 +1,25 @@
+"""What every reranker does: read a passage with its title, and put the best ones first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+
+from openrag_core.records import Passage
+
+
+def read_as(passage: Passage) -> str:
+    """The passage's text with its title, which says what it is about."""
+    return f"{passage.title}\n{passage.text}".strip()
+
+
+def best_first(passages: Sequence[Passage], scores: Iterable[float], top_k: int) -> list[Passage]:
+    """The `top_k` best passages with their scores; ties keep their order."""
+    scored = [replace(p, rerank_score=score) for p, score in zip(passages, scores, strict=True)]
+    return sorted(scored, key=lambda p: -(p.rerank_score or 0.0))[:top_k]
+
+
+def split(flat: Iterable[float], like: Sequence[Sequence[Passage]]) -> Iterator[list[float]]:
+    """Scores of all passages, one after the other -> those of each question."""
+    rest = iter(flat)
+    return ([next(rest) for _ in own] for own in like)

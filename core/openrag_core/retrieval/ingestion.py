@@ -1,0 +1,212 @@
+"""Documents -> points in a store, as a stream.
+
+A window of pieces is encoded at a time, while another thread stores the one before. Memory depends
+on the window and on the largest document, not on how many documents there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import islice
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, TypeVar
+from uuid import UUID, uuid5
+
+from openrag_core.errors import DocumentError
+from openrag_core.filters import AnyOf, Field
+from openrag_core.retrieval.chunking import Chunk
+from openrag_core.retrieval.documents import MAX_BYTES, Document, hash_file, read_file
+from openrag_core.retrieval.store import Point
+
+if TYPE_CHECKING:
+    from openrag_core.retrieval.index import PassageIndex
+
+WINDOW = 512  # pieces that are encoded and stored together
+_LOOKUP = 64  # documents that are looked up together
+_NAMESPACE = UUID("7a4f2f0e-7f52-5d0c-9d58-0d2c0b6a6f1e")  # of point ids; never change it
+_Item = TypeVar("_Item")
+
+
+@dataclass(slots=True)
+class IndexReport:
+    """What became of what was to be indexed."""
+
+    added: int = 0
+    changed: int = 0
+    unchanged: int = 0
+    passages: int = 0
+    """Written by this run."""
+    skipped: dict[Path, str] = field(default_factory=dict)
+    """Files that could not be indexed, each with the reason."""
+    seconds: float = 0.0
+
+    @property
+    def passages_per_second(self) -> float:
+        """Written, by wall time."""
+        return self.passages / self.seconds if self.seconds else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    document: Document
+    number: int
+    chunk: Chunk
+    read_as: str
+    """What the encoders see."""
+
+
+def ingest_files(
+    index: PassageIndex,
+    files: Iterable[Path],
+    report: IndexReport,
+    on_file: Callable[[Path], None],
+    max_bytes: int = MAX_BYTES,
+) -> None:
+    """Index those files that are new or have changed; see `PassageIndex.add_files`."""
+
+    def changed() -> Iterator[tuple[Document, bool]]:
+        for some in _groups(files):
+            known = index.content_hashes([str(file.resolve()) for file in some])
+            for file in some:
+                try:
+                    before = known.get(str(file.resolve()))
+                    if before is not None and before == hash_file(file):
+                        report.unchanged += 1
+                    else:
+                        yield read_file(file, max_bytes), before is not None
+                except DocumentError as error:
+                    report.skipped[file] = str(error)
+                on_file(file)
+
+    _ingest(index, changed(), report)
+
+
+def ingest_documents(
+    index: PassageIndex, documents: Iterable[Document], report: IndexReport
+) -> None:
+    """Index those documents that are new or have changed."""
+
+    def changed() -> Iterator[tuple[Document, bool]]:
+        for some in _groups(documents):
+            known = index.content_hashes([document.id for document in some])
+            for document in some:
+                if known.get(document.id) == document.content_hash:
+                    report.unchanged += 1
+                else:
+                    yield document, document.id in known
+
+    _ingest(index, changed(), report)
+
+
+def _ingest(
+    index: PassageIndex, documents: Iterable[tuple[Document, bool]], report: IndexReport
+) -> None:
+    """Encode window after window, storing each behind the next one's back."""
+    start = perf_counter() - report.seconds
+    storing: Future[int] | None = None
+    with ThreadPoolExecutor(1, thread_name_prefix="openrag-store") as thread:
+        for window, replaced in _windows(index, documents, report):
+            texts = [piece.read_as for piece in window]
+            if index.store.description is None:
+                index.create(texts)
+            dense = index.encoder.encode_passages(texts)
+            if storing:
+                report.passages += storing.result()
+            storing = thread.submit(_store, index, window, dense, replaced)
+            report.seconds = perf_counter() - start
+        if storing:
+            report.passages += storing.result()
+    report.seconds = perf_counter() - start
+
+
+def _windows(
+    index: PassageIndex, documents: Iterable[tuple[Document, bool]], report: IndexReport
+) -> Iterator[tuple[list[_Piece], list[Document]]]:
+    """Pieces of one or more documents, and the documents in them of which older ones may be there.
+
+    The first piece of a document goes last: where it is, the document is whole.
+    """
+    window: list[_Piece] = []
+    replaced: list[Document] = []
+    seen: set[int] = set()  # a document may come twice
+    for document, known in documents:
+        chunks = list(index.chunk(document))
+        contexts = index.context(document, chunks)
+        pieces = [
+            _Piece(document, number, chunk, f"{context}\n{chunk.text}".strip())
+            for number, (chunk, context) in enumerate(zip(chunks, contexts, strict=True))
+        ]
+        for piece in (*pieces[1:], *pieces[:1]):
+            window.append(piece)
+            if len(window) >= WINDOW and piece.number:
+                yield window, replaced
+                window, replaced = [], []
+        again = known or hash(document.id) in seen
+        seen.add(hash(document.id))
+        report.changed += again
+        report.added += not again
+        if again:
+            replaced.append(document)
+        if len(window) >= WINDOW:
+            yield window, replaced
+            window, replaced = [], []
+    if window or replaced:
+        yield window, replaced
+
+
+def _store(
+    index: PassageIndex,
+    window: Sequence[_Piece],
+    dense: Sequence[list[float]],
+    replaced: Sequence[Document],
+) -> int:
+    """Store what is new, then delete what it replaces, so that a search never meets a gap."""
+    sparse = index.sparse.encode_passages([piece.read_as for piece in window])
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    index.store.upsert(
+        [
+            Point(
+                id=_id(piece, index.tenant),
+                dense=vector,
+                sparse=terms,
+                payload={
+                    "text": piece.chunk.text,
+                    "title": piece.chunk.title,
+                    "source": piece.document.source,
+                    "page": piece.chunk.page,
+                    "start": piece.chunk.start,
+                    "end": piece.chunk.end,
+                    "doc_id": piece.document.id,
+                    "chunk": piece.number,
+                    "content_hash": piece.document.content_hash,
+                    "created_at": now,
+                    "tenant": index.tenant,
+                    "metadata": dict(piece.document.metadata),
+                },
+            )
+            for piece, vector, terms in zip(window, dense, sparse, strict=True)
+        ]
+    )
+    if replaced:
+        stale = [
+            (Field("doc_id") == document.id) & (Field("content_hash") != document.content_hash)
+            for document in replaced
+        ]
+        index.store.delete(index.own(AnyOf(tuple(stale))))
+    return len(window)
+
+
+def _id(piece: _Piece, tenant: str | None) -> str:
+    document = piece.document
+    parts = [document.id, str(piece.number), document.content_hash]
+    return str(uuid5(_NAMESPACE, "\n".join(parts if tenant is None else [*parts, tenant])))
+
+
+def _groups(items: Iterable[_Item]) -> Iterator[list[_Item]]:
+    rest = iter(items)
+    while group := list(islice(rest, _LOOKUP)):
+        yield group

@@ -1,0 +1,208 @@
+"""Chains of passages for questions that no single passage answers: beam search, hop by hop.
+
+The next passage is searched with the question and the names that stand in the chain so far: what
+leads from one passage to the next is nearly always a name. A chain's score is
+
+    1 / (2 + rank of the chain so far) + 1 / (2 + rank of the next passage) + 0.1 if it was named
+
+with ranks from 1, where a passage is named if its title stands in the chain. With a reranker, which
+reads the chain as one text, both orders are joined by the same reciprocal ranks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain as joined
+from itertools import count
+
+import regex
+
+from openrag_core.errors import ConfigError
+from openrag_core.ports import Reranker, Retriever
+from openrag_core.records import Evidence, Passage
+from openrag_core.steps import Call, Steps, arun, run
+
+_OFFSET = 2  # of ranks: the first ones shall differ
+_NAMED = 0.1
+_RERANKED = 40  # chains of a question that a reranker reads
+_NAME = regex.compile(  # capitalised words, joined by small ones
+    r"\b\p{Lu}[\w.'\u2019-]*(?:\s+(?:(?:of|the|de|van|von|and|la|al)\s+)*\p{Lu}[\w.'\u2019-]*)*"
+)
+_IN_BRACKETS = regex.compile(r"\s*\([^)]*\)")
+_BEGINNING = 300  # characters searched with where nothing looks like a name
+Chain = tuple[Passage, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Scored:
+    chain: Chain
+    score: float
+
+
+class MultihopRetriever:
+    """Lengthens chains of passages; satisfies the `ChainRetriever` port.
+
+    The passages in a chain stand in the order in which they were found. Chains of the same
+    passages count once.
+
+    Args:
+        retriever: Finds the passages of every hop.
+        reranker: Reads whole chains, beside the retriever's order; None leaves that alone.
+        width: Chains of a question that are lengthened at each hop, >= 1.
+        fetch_k: Passages that are tried at the end of each, >= 1.
+
+    Raises:
+        ConfigError: A number is below 1.
+    """
+
+    def __init__(
+        self,
+        retriever: Retriever,
+        *,
+        reranker: Reranker | None = None,
+        width: int = 8,
+        fetch_k: int = 10,
+    ) -> None:
+        if width < 1 or fetch_k < 1:
+            raise ConfigError(f"width and fetch_k must be at least 1, got {width}, {fetch_k}")
+        self._retriever = retriever
+        self._reranker = reranker
+        self._width = width
+        self._fetch_k = fetch_k
+
+    @property
+    def local(self) -> bool:
+        """Whether the retriever is in this process."""
+        return bool(getattr(self._retriever, "local", False))
+
+    def retrieve(self, questions: Sequence[str], top_k: int) -> list[list[Passage]]:
+        """The passages of the first hop, best first."""
+        return self._retriever.retrieve(questions, top_k)
+
+    async def aretrieve(self, questions: Sequence[str], top_k: int) -> list[list[Passage]]:
+        """The same; the event loop goes on."""
+        found: list[list[Passage]] = await arun(self._retrieve(questions, top_k))
+        return found
+
+    def extend(
+        self, questions: Sequence[str], chains: Sequence[Sequence[Evidence]], top_k: int
+    ) -> list[list[Chain]]:
+        """Chains that are one passage longer.
+
+        Args:
+            questions: Searched together.
+            chains: Of each question, best first; the best `width` are lengthened.
+            top_k: Most chains of each question that come back.
+
+        Returns:
+            Of each question, best first. Where nothing can be added, the chains as they were.
+        """
+        return run(self._extend(questions, chains, top_k))
+
+    async def aextend(
+        self, questions: Sequence[str], chains: Sequence[Sequence[Evidence]], top_k: int
+    ) -> list[list[Chain]]:
+        """The same; the event loop goes on."""
+        return await arun(self._extend(questions, chains, top_k))
+
+    def chains(self, questions: Sequence[str], top_k: int, *, hops: int = 2) -> list[list[Chain]]:
+        """Chains of so many passages, from nothing but the questions.
+
+        Args:
+            questions: Searched together.
+            top_k: Most chains of each question.
+            hops: Passages in a chain, >= 1.
+        """
+        found = self.retrieve(questions, max(top_k, self._width))
+        made: list[list[Chain]] = [[(passage,) for passage in own] for own in found]
+        for hop in range(2, hops + 1):
+            made = self.extend(questions, made, top_k if hop == hops else self._width)
+        return [own[:top_k] for own in made]
+
+    def _retrieve(self, questions: Sequence[str], top_k: int) -> Steps[list[list[Passage]]]:
+        found: list[list[Passage]] = yield Call(self._retriever, "retrieve", (questions, top_k))
+        return found
+
+    def _extend(
+        self, questions: Sequence[str], chains: Sequence[Sequence[Evidence]], top_k: int
+    ) -> Steps[list[list[Chain]]]:
+        kept = [[tuple(chain) for chain in own[: self._width]] for own in chains]
+        asked = [
+            lengthened_question(question, chain)
+            for question, own in zip(questions, kept, strict=True)
+            for chain in own
+        ]
+        if not asked:
+            return kept
+        found = iter((yield from self._retrieve(asked, self._fetch_k + 1)))
+        longer = [_best([(chain, next(found)) for chain in own]) for own in kept]
+        if self._reranker is not None:
+            longer = yield from self._reranked(self._reranker, questions, longer)
+        return [
+            [one.chain for one in new[:top_k]] or old[:top_k]
+            for new, old in zip(longer, kept, strict=True)
+        ]
+
+    @staticmethod
+    def _reranked(
+        reranker: Reranker, questions: Sequence[str], chains: Sequence[Sequence[_Scored]]
+    ) -> Steps[list[list[_Scored]]]:
+        """Joined with the reranker's order; its score stays on the passages."""
+        texts = [
+            [_as_passage(one.chain, number) for number, one in enumerate(own[:_RERANKED])]
+            for own in chains
+        ]
+        ranked: list[list[Passage]] = yield Call(reranker, "rerank", (questions, texts, _RERANKED))
+        both = []
+        for own, order in zip(chains, ranked, strict=True):
+            scored = []
+            for rank, text in enumerate(order, start=1):
+                number = int(text.id)
+                chain = tuple(replace(p, rerank_score=text.rerank_score) for p in own[number].chain)
+                score = 1 / (_OFFSET + rank) + 1 / (_OFFSET + number + 1)
+                scored.append(_Scored(chain, score))
+            both.append(sorted(scored, key=lambda one: -one.score))
+        return both
+
+
+def lengthened_question(question: str, chain: Evidence) -> str:
+    """What the next passage of a chain is searched with: the question and the names in the chain.
+
+    Args:
+        question: As it was asked.
+        chain: Where no name is in it, as in scripts without capitals, its beginning is taken.
+    """
+    known = f"{question} {' '.join(passage.title for passage in chain)}".lower()
+    found = joined.from_iterable(_NAME.findall(passage.text) for passage in chain)
+    whole = dict.fromkeys(name.rstrip(".'-") for name in found)
+    names = [name for name in whole if name.lower() not in known]
+    return f"{question} {' '.join(names) or chain[-1].text[:_BEGINNING]}"
+
+
+def _best(lengthened: Sequence[tuple[Chain, Sequence[Passage]]]) -> list[_Scored]:
+    """Every chain with every passage that was found for it, best first, each set once."""
+    best: dict[frozenset[str], _Scored] = {}
+    for place, (chain, passages) in enumerate(lengthened, start=1):
+        for rank, passage in _new(chain, passages):
+            score = 1 / (_OFFSET + place) + 1 / (_OFFSET + rank) + _NAMED * _named(passage, chain)
+            key = frozenset(p.id for p in (*chain, passage))
+            if key not in best or best[key].score < score:
+                best[key] = _Scored((*chain, passage), score)
+    return sorted(best.values(), key=lambda one: -one.score)
+
+
+def _new(chain: Chain, passages: Sequence[Passage]) -> Iterator[tuple[int, Passage]]:
+    """Passages that are not in the chain yet, with their ranks among those."""
+    there = {passage.text for passage in chain}
+    return zip(count(1), (p for p in passages if p.text not in there), strict=False)
+
+
+def _named(passage: Passage, chain: Chain) -> bool:
+    title = _IN_BRACKETS.sub("", passage.title).lower()
+    return bool(title) and any(title in other.text.lower() for other in chain)
+
+
+def _as_passage(chain: Chain, number: int) -> Passage:
+    text = "\n".join(f"{passage.title}\n{passage.text}".strip() for passage in chain)
+    return Passage(id=str(number), text=text)

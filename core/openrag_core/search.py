@@ -1,0 +1,66 @@
+"""How passages are searched: which vectors, how they are fused, among which passages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from openrag_core.errors import ConfigError
+from openrag_core.filters import Filter
+
+SearchMode = Literal["hybrid", "dense", "sparse"]
+Fusion = Literal["dbsf", "rrf"]
+_LEAST = {"rrf_k": 1, "prefetch": 1, "neighbours": 0, "max_per_document": 1}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchOptions:
+    """What a search may be told beside the question; the defaults did best (docs/results.md).
+
+    Raises:
+        ConfigError: A value is outside its range.
+    """
+
+    mode: SearchMode = "hybrid"
+    """By meaning ("dense"), by words ("sparse"), or by both."""
+    fusion: Fusion = "dbsf"
+    """How both are joined: "dbsf" adds scores, each kind scaled by its mean and deviation; "rrf"
+    adds 1 / (rrf_k - 1 + rank / weight), ranks from 1."""
+    rrf_k: int = 2
+    """>= 1. A large one, such as the usual 60, tells the first ranks hardly apart."""
+    rrf_weights: tuple[float, float] = (1.0, 1.0)
+    """Of dense and sparse; > 0. A large one makes it count that a kind found a passage at all, and
+    its order less: the engine divides the rank by it."""
+    prefetch: int = 100
+    """Passages of each kind that are joined; >= 1."""
+    filter: Filter | None = None
+    """Only passages of which it holds are looked at."""
+    min_score: float | None = None
+    """Passages of a lower score are left out. Scores of "hybrid" depend on what else was found:
+    set it with "dense" (a cosine) or "sparse" only."""
+    diversity: float | None = None
+    """From 0 to 1: how much the passages shall differ (maximal marginal relevance, by the dense
+    vectors, among the best `prefetch`)."""
+    max_per_document: int | None = None
+    """Most passages of one document; >= 1."""
+    neighbours: int = 0
+    """Small to large: how many pieces before and after a found one are read along with it."""
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("mode", SearchMode), ("fusion", Fusion)):
+            if getattr(self, name) not in get_args(allowed):
+                raise ConfigError(
+                    f"{name} must be one of {', '.join(get_args(allowed))}; "
+                    f"got {getattr(self, name)!r}"
+                )
+        for name, least in _LEAST.items():
+            if (value := getattr(self, name)) is not None and value < least:
+                raise ConfigError(f"{name} must be at least {least}, got {value}")
+        if not 0 <= (self.diversity or 0) <= 1:
+            raise ConfigError(f"diversity must be in [0, 1], got {self.diversity}")
+        if len(self.rrf_weights) != 2 or min(self.rrf_weights) <= 0:
+            raise ConfigError(f"rrf_weights must be two numbers > 0, got {self.rrf_weights}")
+        if self.min_score is not None and self.mode == "hybrid":
+            raise ConfigError(
+                "min_score has no meaning for fused scores: set mode to dense or sparse with it"
+            )

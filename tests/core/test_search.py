@@ -1,0 +1,24 @@
+"""core/openrag_core/search.py: options that contradict themselves."""
+
+import pytest
+
+from openrag_core import ConfigError, SearchOptions
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mode": "both"}, "hybrid, dense, sparse; got 'both'"),
+        ({"fusion": "sum"}, "dbsf, rrf; got 'sum'"),
+        ({"rrf_k": 0}, "rrf_k must be at least 1"),
+        ({"prefetch": 0}, "prefetch must be at least 1"),
+        ({"neighbours": -1}, "neighbours must be at least 0"),
+        ({"max_per_document": 0}, "max_per_document must be at least 1"),
+        ({"diversity": 1.5}, r"diversity must be in \[0, 1\]"),
+        ({"rrf_weights": (1.0, 0.0)}, "two numbers > 0"),
+        ({"min_score": 0.5}, "no meaning for fused scores"),
+    ],
+)
+def test_what_cannot_be_is_refused(options: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        SearchOptions(**options)  # type: ignore[arg-type]
