@@ -1,15 +1,19 @@
-"""Our passages and questions in LangChain's types."""
+"""Passages, documents and questions: ours in LangChain's types, and theirs in ours."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from langchain_core.documents import Document
 from langchain_core.messages import BaseMessage, HumanMessage, convert_to_messages
 from langchain_core.prompt_values import PromptValue
 
+import openrag_core.retrieval
 from openrag_core import Candidate, Passage, QuestionError
+from openrag_core.retrieval import document_from_text
 
 QUESTION_KEYS = ("question", "input", "query")
 
@@ -24,6 +28,31 @@ def to_document(passage: Passage, candidate: Candidate | None = None) -> Documen
         "relevance_score": passage.rank_score if candidate is None else candidate.score.relevance,
     }
     return Document(id=passage.id, page_content=passage.text, metadata=metadata)
+
+
+def from_documents(documents: Iterable[Document]) -> Iterator[openrag_core.retrieval.Document]:
+    """What LangChain's loaders give, for `PassageIndex.add_documents`.
+
+    A document is known by its id; without one, by its source and what else tells pages of a source
+    apart, so that loading it again replaces it. Metadata that JSON cannot hold becomes a string.
+
+    Args:
+        documents: Such as `loader.lazy_load()` gives; read one at a time. Those without text are
+            passed over.
+    """
+    seen: Counter[str] = Counter()
+    for document in documents:
+        source = str(document.metadata.get("source", ""))
+        seen[source] += 1
+        if not document.page_content.strip():
+            continue
+        yield document_from_text(
+            document.page_content,
+            document.id or f"{source}#{seen[source]}",
+            title=str(document.metadata.get("title", "")),
+            source=source,
+            metadata=json.loads(json.dumps(document.metadata, default=str)),
+        )
 
 
 def to_question(value: object) -> str:

@@ -4,7 +4,16 @@ from openrag_core._extras import need
 
 need("llama-index", "llama_index")
 
-from llamaindex_openrag.nodes import to_node  # noqa: E402
+from llamaindex_openrag.embeddings import EmbeddingEncoder  # noqa: E402
+from llamaindex_openrag.filters import from_metadata_filters, to_metadata_filters  # noqa: E402
+from llamaindex_openrag.nodes import from_documents, to_node  # noqa: E402
 from llamaindex_openrag.query_engine import OpenRAGQueryEngine  # noqa: E402
 
-__all__ = ["OpenRAGQueryEngine", "to_node"]
+__all__ = [
+    "EmbeddingEncoder",
+    "OpenRAGQueryEngine",
+    "from_documents",
+    "from_metadata_filters",
+    "to_metadata_filters",
+    "to_node",
+]

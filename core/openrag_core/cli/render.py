@@ -109,7 +109,8 @@ def report(result: IndexReport, address: str, total: int) -> RenderableType:
         Text.assemble(("skipped", "yellow"), " ", _plain(f"{file}: {reason}"))
         for file, reason in result.skipped.items()
     ]
-    return Group(*skipped, counts, Text(f"{address} now holds {total} passages", style="dim"))
+    speed = f", {result.passages_per_second:.0f} a second" if result.passages else ""
+    return Group(*skipped, counts + speed, Text(f"{address} now holds {total} passages", "dim"))
 
 
 def mixture(model: PreTrainedModel, folder: Path) -> RenderableType:

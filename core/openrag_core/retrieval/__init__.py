@@ -19,7 +19,7 @@ from openrag_core.retrieval.encoders import DenseEncoder, SentenceTransformerEnc
 from openrag_core.retrieval.index import PassageIndex  # noqa: E402
 from openrag_core.retrieval.ingestion import IndexReport  # noqa: E402
 from openrag_core.retrieval.multihop import MultihopRetriever  # noqa: E402
-from openrag_core.retrieval.server import Server, ServerStore  # noqa: E402
+from openrag_core.retrieval.server import Server, ServerStore, to_qdrant  # noqa: E402
 from openrag_core.retrieval.sparse import Bm25Encoder, SparseEncoder, SpladeEncoder  # noqa: E402
 from openrag_core.retrieval.store import PointStore  # noqa: E402
 
@@ -46,4 +46,5 @@ __all__ = [
     "TitleContext",
     "copy_points",
     "document_from_text",
+    "to_qdrant",
 ]

@@ -116,10 +116,7 @@ class SentenceTransformerEncoder:
         if not texts:
             return []
         vectors: Any = self.model.encode(texts, show_progress_bar=False, convert_to_tensor=True)
-        # Not by the model's own option: in bfloat16 a length is off by a hundredth.
-        unit = torch.nn.functional.normalize(vectors.float(), dim=-1)
-        rows: list[list[float]] = unit.tolist()
-        return rows
+        return unit_vectors(vectors)  # the model's own option rounds lengths to bfloat16
 
     def encode_tokens(self, texts: Sequence[str]) -> list[Tensor]:
         """Unit vectors of every token; one tensor of shape (tokens, dimension) per text."""
@@ -127,6 +124,13 @@ class SentenceTransformerEncoder:
             list(texts), output_value="token_embeddings", show_progress_bar=False
         )
         return [torch.nn.functional.normalize(matrix.float(), dim=-1) for matrix in tokens]
+
+
+def unit_vectors(vectors: Tensor | Sequence[Sequence[float]]) -> list[list[float]]:
+    """The same directions, of length 1."""
+    rows = torch.as_tensor(vectors).float()
+    unit: list[list[float]] = torch.nn.functional.normalize(rows, dim=-1).tolist()
+    return unit
 
 
 def _name(folder: Path) -> str:

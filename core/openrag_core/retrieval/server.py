@@ -313,5 +313,11 @@ class ServerStore:
         )
 
 
+def to_qdrant(filter_: Filter) -> models.Filter:
+    """The filter as qdrant-client takes it, for calls of your own."""
+    translated: models.Filter = _CONDITIONS.translate(filter_)
+    return translated
+
+
 def _sparse_vector(vector: SparseVector) -> models.SparseVector:
     return models.SparseVector(indices=vector.indices, values=vector.values)
