@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,9 @@ from corpora import CONTEXTS, CORPORA, Asked, index, questions
 from openrag_core.build import Settings, build
 from openrag_core.ports import Reranker
 from openrag_core.records import Passage
-from openrag_core.reranking.maxsim import MaxSimReranker
 from openrag_core.reranking.mixture import MixtureReranker
 from openrag_core.reranking.reflection import ReflectionReranker
+from openrag_core.reranking.scored import best_first
 from openrag_core.retrieval import PassageIndex
 from openrag_core.search import SearchOptions
 
@@ -37,7 +37,7 @@ SEARCHES = {
 }
 FETCH = 20
 RERANKED = 300  # questions
-JUDGED = 100  # questions, by the generator
+JUDGED = 50  # questions, by the generator
 FILE = Path(__file__).with_suffix(".json")
 
 
@@ -57,12 +57,38 @@ def measure(asked: Sequence[Asked], found: Sequence[Sequence[Passage]]) -> dict[
     return {name: round(float(value), 4) for name, value in values.items()}
 
 
+class Remembered:
+    """A reranker that reads a passage once, however often it is asked."""
+
+    def __init__(self, reranker: Reranker) -> None:
+        self._reranker = reranker
+        self._scores: dict[tuple[str, str], float] = {}
+        self.min_relevance = reranker.min_relevance
+
+    def rerank(
+        self, questions: Sequence[str], passages: Sequence[Sequence[Passage]], top_k: int
+    ) -> list[list[Passage]]:
+        """As the reranker inside."""
+        new = [
+            [p for p in own if (question, p.id) not in self._scores]
+            for question, own in zip(questions, passages, strict=True)
+        ]
+        if any(new):
+            ranked = self._reranker.rerank(questions, new, FETCH)
+            for question, own in zip(questions, ranked, strict=True):
+                self._scores |= {(question, p.id): p.rerank_score or 0.0 for p in own}
+        return [
+            best_first(own, [self._scores[question, p.id] for p in own], top_k)
+            for question, own in zip(questions, passages, strict=True)
+        ]
+
+
 def rerankers(passages: PassageIndex) -> dict[str, tuple[Reranker, int]]:
     """Each with the number of questions that it is measured on."""
     rag = build(Settings(), retriever=passages)
-    maxsim, generator = rag.reranker, rag.generator
-    assert isinstance(maxsim, MaxSimReranker)
-    reflection = ReflectionReranker(generator)  # type: ignore[arg-type]  # the one that judges
+    assert rag.reranker is not None
+    maxsim = Remembered(rag.reranker)
+    reflection = Remembered(ReflectionReranker(rag.generator))  # type: ignore[arg-type]
     mixture = MixtureReranker([(maxsim, 1.0), (reflection, 1.0)])
     return {
         "MaxSim": (maxsim, RERANKED),
@@ -75,19 +101,25 @@ def main(corpora: Sequence[str]) -> None:
     """Measure, and keep what was measured."""
     results: dict[str, Any] = json.loads(FILE.read_text("utf-8")) if FILE.is_file() else {}
     for corpus in corpora:
-        asked = questions(corpus)
-        for context in CONTEXTS:
-            passages = index(corpus, context)
-            table = {
-                name: measure(asked, passages.retrieve([one.text for one in asked], 10, options))
-                for name, options in SEARCHES.items()
-            }
-            if context == "title":
-                table |= _reranked(passages, asked)
-            passages.close()
-            results[f"{corpus}, context {context}"] = table
+        for name, table in _tables(corpus):
+            results[name] = table
             FILE.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-            _show(f"{corpus}, context {context}", table)
+            _show(name, table)
+
+
+def _tables(corpus: str) -> Iterator[tuple[str, dict[str, dict[str, float]]]]:
+    asked = questions(corpus)
+    for context in CONTEXTS:
+        passages = index(corpus, context)
+        texts = [one.text for one in asked]
+        found = {name: passages.retrieve(texts, 10, how) for name, how in SEARCHES.items()}
+        yield (
+            f"{corpus}, context {context}",
+            {name: measure(asked, own) for name, own in found.items()},
+        )
+        if context == "title":
+            yield f"{corpus}, reranked", _reranked(passages, asked)
+        passages.close()
 
 
 def _reranked(passages: PassageIndex, asked: Sequence[Asked]) -> dict[str, dict[str, float]]:
@@ -105,6 +137,7 @@ def _reranked(passages: PassageIndex, asked: Sequence[Asked]) -> dict[str, dict[
 
 
 def _show(title: str, table: dict[str, dict[str, float]]) -> None:
+    sys.stdout.flush()
     print(f"\n{title:34}" + "".join(f"{name:>11}" for name in METRICS))
     for name, values in table.items():
         print(f"{name:34}" + "".join(f"{values[metric]:11.3f}" for metric in METRICS))

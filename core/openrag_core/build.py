@@ -18,6 +18,7 @@ from openrag_core.weights import BUNDLED, ENCODER
 if TYPE_CHECKING:
     from openrag_core.reranking.reflection import Judge
     from openrag_core.retrieval import (
+        Chunker,
         Contextualizer,
         DenseEncoder,
         PassageIndex,
@@ -84,10 +85,16 @@ class Settings:
     """What the encoder wants before a passage, such as "passage: "."""
     encoder_cache: Path | None = None
     """A file that keeps vectors, so that no text is encoded twice."""
-    language: str = "english"
-    """Of the documents, for BM25's stop words and stemming."""
+    language: str | None = None
+    """Of the documents, for BM25's stop words and stemming; by default the index's own, "english"
+    for a new one."""
     splade: str | None = None
     """A learned sparse encoder's folder or name, in place of BM25."""
+    chunk_size: int | None = None
+    """Longest piece of a document, in tokens of the encoder, >= 16; by default the index's own, 160
+    for a new one."""
+    chunk_overlap: int | None = None
+    """Tokens that a piece may repeat of the one before, < chunk_size; likewise, 24."""
     search: SearchOptions = field(default_factory=SearchOptions)
     """How passages are searched."""
     reranker: str = "maxsim"
@@ -206,11 +213,13 @@ def open_index(
     try:
         if must_exist:
             check_indexed(store)
+        encoder = encoder or _dense(settings)
         return PassageIndex(
             store,
-            encoder or _dense(settings),
+            encoder,
             sparse=_sparse(settings),
             context=context,
+            chunk=_chunker(settings, encoder),
             options=settings.search,
             tenant=settings.tenant,
         )
@@ -266,12 +275,29 @@ def _encoder(settings: Settings) -> SentenceTransformerEncoder:
     )
 
 
-def _sparse(settings: Settings) -> SparseEncoder:
+def _sparse(settings: Settings) -> SparseEncoder | None:
     from openrag_core.retrieval.sparse import Bm25Encoder, SpladeEncoder  # noqa: PLC0415
 
-    if settings.splade is None:
-        return Bm25Encoder(settings.language)
-    return SpladeEncoder(settings.splade, device=settings.device)
+    if settings.splade is not None:
+        return SpladeEncoder(settings.splade, device=settings.device)
+    return None if settings.language is None else Bm25Encoder(settings.language)
+
+
+def _chunker(settings: Settings, encoder: DenseEncoder) -> Chunker | None:
+    from openrag_core.retrieval.chunking import (  # noqa: PLC0415
+        CHUNK_OVERLAP,
+        CHUNK_SIZE,
+        Chunker,
+    )
+
+    size, overlap = settings.chunk_size, settings.chunk_overlap
+    if size is None and overlap is None:
+        return None
+    return Chunker(
+        encoder.tokenizer,
+        size=CHUNK_SIZE if size is None else size,
+        overlap=CHUNK_OVERLAP if overlap is None else overlap,
+    )
 
 
 def _reranker(settings: Settings, retriever: Retriever, generator: Judge) -> Reranker | None:

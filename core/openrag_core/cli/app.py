@@ -51,7 +51,10 @@ QdrantKey = Annotated[
 ]
 Collection = Annotated[str, typer.Option(help="Name of the collection on the server.")]
 Encoder = Annotated[str, typer.Option(help="Dense encoder: bundled, or a folder or name.")]
-Language = Annotated[str, typer.Option(help="Of the documents, for word search.")]
+Language = Annotated[
+    str | None,
+    typer.Option(help="Of the documents, for word search; english for a new index."),
+]
 Tenant = Annotated[str | None, typer.Option(help="Whose documents, where several share an index.")]
 Backend = Annotated[
     Literal["torch", "openvino"],

@@ -11,6 +11,7 @@ from tokenizers import Tokenizer
 from openrag_core.errors import ConfigError
 from openrag_core.retrieval.documents import Document
 
+CHUNK_SIZE, CHUNK_OVERLAP = 160, 24  # tokens
 _LETTERS_IN_A_TOKEN = 4  # on average, in English
 _LETTERS_PER_TOKEN = 8  # more, and the tokenizer took long stretches for one unknown word
 
@@ -44,7 +45,9 @@ class Chunker:
         ConfigError: A number is outside its range.
     """
 
-    def __init__(self, tokenizer: Tokenizer | None, *, size: int = 160, overlap: int = 24) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer | None, *, size: int = CHUNK_SIZE, overlap: int = CHUNK_OVERLAP
+    ) -> None:
         if not size >= 16 or not 0 <= overlap < size:
             raise ConfigError(
                 f"chunk size must be >= 16 and overlap in [0, size); got {size}, {overlap}"

@@ -59,6 +59,24 @@ class NoContext:
         return ["" for _ in chunks]
 
 
+class AbsentContext:
+    """That of an index which is opened without the model that wrote it: good for searching."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __call__(self, document: Document, chunks: Sequence[Chunk]) -> list[str]:  # noqa: ARG002
+        """Refuse to encode other texts otherwise than those that are there.
+
+        Raises:
+            DocumentError: Always.
+        """
+        raise DocumentError(
+            f"{document.source}: the contexts in this index were written by {self.name!r}: open it "
+            "with that contextualizer to index more"
+        )
+
+
 class ChatContext:
     """Title and headings, and a sentence that a language model writes about the piece.
 

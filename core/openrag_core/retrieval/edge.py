@@ -227,6 +227,11 @@ class EdgeStore:
         """Call a method of the open shard."""
         if self._engine is None:
             raise PassageIndexError(f"the index {self.address} is closed: open it again")
+        if self._engine.process != os.getpid():  # its threads did not come along: it would hang
+            raise PassageIndexError(
+                f"the index {self.address} was opened before this process was forked: start "
+                "processes by spawn, and open it in one of them"
+            )
         return _guarded(self._folder, getattr(self._engine.shard, method), *args)
 
     def _update(self, operation: UpdateOperation) -> None:
@@ -312,6 +317,7 @@ class _Engine:
 
     def __init__(self, shard: EdgeShard, lock: FileLock, owner: Path) -> None:
         self.shard = shard
+        self.process = os.getpid()
         owner.write_text(str(os.getpid()), encoding="utf-8")
         finalize(self, _release, shard, lock, owner)
 

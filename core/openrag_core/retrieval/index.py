@@ -16,8 +16,13 @@ from openrag_core.errors import (
 )
 from openrag_core.filters import All, Condition, Field, Filter, conditions
 from openrag_core.records import Passage
-from openrag_core.retrieval.chunking import Chunker
-from openrag_core.retrieval.contextual import Contextualizer, TitleContext
+from openrag_core.retrieval.chunking import CHUNK_OVERLAP, CHUNK_SIZE, Chunker
+from openrag_core.retrieval.contextual import (
+    AbsentContext,
+    Contextualizer,
+    NoContext,
+    TitleContext,
+)
 from openrag_core.retrieval.documents import MAX_BYTES, Document
 from openrag_core.retrieval.encoders import DenseEncoder
 from openrag_core.retrieval.ingestion import IndexReport, ingest_documents, ingest_files
@@ -41,9 +46,10 @@ class PassageIndex:
     Args:
         store: Where the points live.
         encoder: Of the dense vectors; the same that the index was made with.
-        sparse: Of the sparse vectors, likewise; by default English BM25.
-        context: What is encoded before each piece, likewise.
-        chunk: Cuts documents into pieces, likewise; by default to 160 of the encoder's tokens.
+        sparse: Of the sparse vectors, likewise; by default the index's own, of a new one English
+            BM25.
+        context: What is encoded before each piece, likewise; of a new one title and headings.
+        chunk: Cuts documents into pieces, likewise; of a new one to 160 of the encoder's tokens.
         options: Of searches that are given none.
         tenant: Whose documents are written and found; the others' are neither seen nor touched.
 
@@ -64,9 +70,14 @@ class PassageIndex:
     ) -> None:
         self.store = store
         self.encoder = encoder
-        self.sparse = sparse or Bm25Encoder()
-        self.context = context or TitleContext()
-        self.chunk = chunk or Chunker(encoder.tokenizer)
+        made = store.description or {}
+        self.sparse = sparse or _sparse(made)
+        self.context = context or _context(made)
+        self.chunk = chunk or Chunker(
+            encoder.tokenizer,
+            size=made.get("chunk_size", CHUNK_SIZE),
+            overlap=made.get("chunk_overlap", CHUNK_OVERLAP),
+        )
         self.options = options or SearchOptions()
         self.tenant = tenant
         if store.description is not None:
@@ -262,6 +273,23 @@ class PassageIndex:
             there = Condition(one.field, "$exists", value=True)
             if one.operator != "$exists" and not self.store.count(self.own(there)):
                 raise FilterError(f"no passage at {self.store.address} has a field {one.field!r}")
+
+
+def _sparse(made: Mapping[str, Any]) -> SparseEncoder:
+    """That of an index, as far as it is known; English BM25 for a new one."""
+    kind, _, language = str(made.get("sparse", "bm25/english")).partition("/")
+    return Bm25Encoder(language) if kind == "bm25" else Bm25Encoder()
+
+
+def _context(made: Mapping[str, Any]) -> Contextualizer:
+    """That of an index; title and headings for a new one."""
+    match made.get("context", "title"):
+        case "title":
+            return TitleContext()
+        case "none":
+            return NoContext()
+        case name:
+            return AbsentContext(str(name))
 
 
 def check_indexed(store: PointStore) -> None:

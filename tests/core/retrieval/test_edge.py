@@ -208,3 +208,25 @@ def test_a_closed_index_says_so(folder: Path) -> None:
     store.close()
     with pytest.raises(PassageIndexError, match="closed: open it again"):
         store.search([query(1, 1)], 1, HYBRID)
+
+
+def test_a_forked_process_is_told_instead_of_hanging(folder: Path) -> None:
+    script = """
+import os, sys
+from pathlib import Path
+from openrag_core import PassageIndexError
+from openrag_core.retrieval import EdgeStore
+store = EdgeStore(Path(sys.argv[1]))
+if os.fork() == 0:
+    try:
+        store.count()
+    except PassageIndexError as error:
+        print(error, flush=True)
+    os._exit(0)
+os.wait()
+print(store.count())
+"""
+    command = [sys.executable, "-W", "ignore", "-c", script, str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert "before this process was forked" in done.stdout
+    assert done.stdout.endswith("3\n")

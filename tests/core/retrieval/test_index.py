@@ -26,6 +26,7 @@ from openrag_core.retrieval import (
     IndexReport,
     PassageIndex,
     ServerStore,
+    TitleContext,
     document_from_text,
 )
 from openrag_core.retrieval.index import check_indexed
@@ -254,8 +255,12 @@ def test_a_context_is_encoded_and_not_read(encoder: LetterEncoder) -> None:
     assert found.text == "Ferry."
     assert len(asked) == 2
     assert "<passage>\nFerry.\n</passage>" in asked[0]
+    again = PassageIndex(index.store, encoder)
+    assert again.retrieve(["zanzibar"], 1) == index.retrieve(["zanzibar"], 1)
+    with pytest.raises(DocumentError, match="written by 'chat fake'"):
+        again.add_documents([document_from_text("More.", "3")])
     with pytest.raises(IndexMismatchError, match="context 'chat fake'"):
-        PassageIndex(index.store, encoder)
+        PassageIndex(index.store, encoder, context=TitleContext())
 
     def broken(prompt: str) -> str:
         raise TimeoutError(prompt[:3])
@@ -308,7 +313,17 @@ def test_another_language_is_refused(folder: Path, encoder: LetterEncoder) -> No
     store = memory()
     PassageIndex(store, encoder, sparse=Bm25Encoder("german")).add_files([folder / "ferry.txt"])
     with pytest.raises(IndexMismatchError, match="sparse 'bm25/german'"):
-        PassageIndex(store, encoder)
+        PassageIndex(store, encoder, sparse=Bm25Encoder("english"))
+    assert PassageIndex(store, encoder).sparse.name == "bm25/german"
+
+
+def test_pieces_are_cut_as_before(folder: Path, encoder: LetterEncoder) -> None:
+    store, small = memory(), Chunker(encoder.tokenizer, size=20, overlap=4)
+    PassageIndex(store, encoder, chunk=small).add_files([folder / "ferry.txt"])
+    again = PassageIndex(store, encoder)
+    assert (again.chunk.size, again.chunk.overlap) == (20, 4)
+    with pytest.raises(IndexMismatchError, match="chunk_size 20"):
+        PassageIndex(store, encoder, chunk=Chunker(encoder.tokenizer))
 
 
 def test_both_homes_find_the_same(folder: Path, tmp_path: Path, encoder: LetterEncoder) -> None:
