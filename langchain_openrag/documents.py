@@ -12,9 +12,10 @@ from langchain_core.messages import BaseMessage, HumanMessage, convert_to_messag
 from langchain_core.prompt_values import PromptValue
 
 import openrag_core.retrieval
-from openrag_core import Candidate, Passage, QuestionError
+from openrag_core import Candidate, DocumentError, Passage, QuestionError
 from openrag_core.retrieval import document_from_text
 
+_PLACES = ("page", "start_index")
 QUESTION_KEYS = ("question", "input", "query")
 
 
@@ -33,25 +34,37 @@ def to_document(passage: Passage, candidate: Candidate | None = None) -> Documen
 def from_documents(documents: Iterable[Document]) -> Iterator[openrag_core.retrieval.Document]:
     """What LangChain's loaders give, for `PassageIndex.add_documents`.
 
-    A document is known by its id; without one, by its source and what else tells pages of a source
-    apart, so that loading it again replaces it. Metadata that JSON cannot hold becomes a string.
+    A document is known by its id; without one, by its source and, where loaders give them, the page
+    and the place in it, so that loading it again replaces it. What a source holds no more stays:
+    remove it by id.
 
     Args:
         documents: Such as `loader.lazy_load()` gives; read one at a time. Those without text are
-            passed over.
+            passed over. Metadata that JSON cannot hold becomes a string.
+
+    Raises:
+        DocumentError: One has neither an id nor a source.
     """
     seen: Counter[str] = Counter()
     for document in documents:
-        source = str(document.metadata.get("source", ""))
-        seen[source] += 1
+        metadata = document.metadata
+        source = str(metadata.get("source") or "")
+        if not document.id and not source:
+            raise DocumentError(
+                f"a document has neither id nor metadata['source'], so that it could never be "
+                f"replaced: give it one ({document.page_content[:40]!r})"
+            )
+        places = [f"{key}={metadata[key]}" for key in _PLACES if key in metadata]
+        name = document.id or "#".join([source, *places])
         if not document.page_content.strip():
             continue
+        seen[name] += 1
         yield document_from_text(
             document.page_content,
-            document.id or f"{source}#{seen[source]}",
-            title=str(document.metadata.get("title", "")),
+            name if seen[name] == 1 else f"{name}#{seen[name]}",
+            title=str(metadata.get("title") or ""),
             source=source,
-            metadata=json.loads(json.dumps(document.metadata, default=str)),
+            metadata=json.loads(json.dumps(metadata, default=str)),
         )
 
 

@@ -56,7 +56,7 @@ def to_metadata_filters(filter_: Filter) -> MetadataFilters:
     """Ours as LlamaIndex's.
 
     Raises:
-        FilterError: It compares with a time, which LlamaIndex's filters cannot.
+        FilterError: It compares with a time or a truth value, which LlamaIndex's filters cannot.
     """
     match filter_:
         case All(parts):
@@ -91,13 +91,15 @@ def _joined(parts: tuple[Filter, ...], condition: FilterCondition) -> MetadataFi
 
 def _write(condition: Condition) -> MetadataFilter | MetadataFilters:
     key = condition.field.removeprefix(_BELOW)
+    if key in FIELDS:  # a key of that name that documents brought along
+        key = condition.field
     if condition.operator == "$exists":
         empty = MetadataFilter(key=key, value=None, operator=FilterOperator.IS_EMPTY)
         if condition.value:
             return MetadataFilters(filters=[empty], condition=FilterCondition.NOT)
         return empty
     value: Any = condition.value
-    if not isinstance(value, str | int | float | tuple | list):
-        raise FilterError(f"LlamaIndex's filters know no times: {condition}")
+    if isinstance(value, bool) or not isinstance(value, str | int | float | tuple | list):
+        raise FilterError(f"LlamaIndex's filters know no times and no truth values: {condition}")
     listed = list(value) if isinstance(value, tuple) else value
     return MetadataFilter(key=key, value=listed, operator=_BACK[condition.operator])

@@ -50,7 +50,7 @@ def from_documents(documents: Iterable[BaseNode]) -> Iterator[Document]:
     """
     seen: Counter[str] = Counter()
     for document in documents:
-        file = str(document.metadata.get("file_path", ""))
+        file = str(document.metadata.get("file_path") or "")
         seen[file] += 1
         text = document.get_content(MetadataMode.NONE)
         if not text.strip():
@@ -58,7 +58,7 @@ def from_documents(documents: Iterable[BaseNode]) -> Iterator[Document]:
         yield document_from_text(
             text,
             f"{file}#{seen[file]}" if file else document.node_id,
-            title=str(document.metadata.get("title", "")),
-            source=str(document.metadata.get("source", file)),
+            title=str(document.metadata.get("title") or ""),
+            source=str(document.metadata.get("source") or file),
             metadata=json.loads(json.dumps(document.metadata, default=str)),
         )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from openrag_core._extras import need
 from openrag_core.errors import ConfigError
@@ -26,9 +27,7 @@ if TYPE_CHECKING:
         SentenceTransformerEncoder,
         SparseEncoder,
     )
-
-
-Backend = Literal["torch", "openvino"]
+    from openrag_core.retrieval.encoders import Backend
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +110,8 @@ class Settings:
     """"each": one answer per passage; "joint": one answer from all of them together."""
     hops: Hops = 1
     """Passages in a chain that an answer is written from, or "auto"; see `OpenRAG.hops`."""
+    hop_width: int = 8
+    """Chains that are lengthened at each hop."""
     top_k: int = 5
     """Passages, or chains of them, that answers are written from."""
     fetch_k: int = 20
@@ -167,7 +168,7 @@ def build(settings: Settings | None = None, *, retriever: Retriever | None = Non
     if settings.hops != 1 and not isinstance(retriever, ChainRetriever):
         from openrag_core.retrieval.multihop import MultihopRetriever  # noqa: PLC0415
 
-        retriever = MultihopRetriever(retriever, reranker=reranker)
+        retriever = MultihopRetriever(retriever, reranker=reranker, width=settings.hop_width)
     return OpenRAG(
         generator=generator,
         retriever=retriever,
@@ -219,7 +220,7 @@ def open_index(
             encoder,
             sparse=_sparse(settings),
             context=context,
-            chunk=_chunker(settings, encoder),
+            chunk=_chunker(settings, encoder, store.description or {}),
             options=settings.search,
             tenant=settings.tenant,
         )
@@ -283,7 +284,7 @@ def _sparse(settings: Settings) -> SparseEncoder | None:
     return None if settings.language is None else Bm25Encoder(settings.language)
 
 
-def _chunker(settings: Settings, encoder: DenseEncoder) -> Chunker | None:
+def _chunker(settings: Settings, encoder: DenseEncoder, made: Mapping[str, Any]) -> Chunker | None:
     from openrag_core.retrieval.chunking import (  # noqa: PLC0415
         CHUNK_OVERLAP,
         CHUNK_SIZE,
@@ -295,8 +296,8 @@ def _chunker(settings: Settings, encoder: DenseEncoder) -> Chunker | None:
         return None
     return Chunker(
         encoder.tokenizer,
-        size=CHUNK_SIZE if size is None else size,
-        overlap=CHUNK_OVERLAP if overlap is None else overlap,
+        size=made.get("chunk_size", CHUNK_SIZE) if size is None else size,
+        overlap=made.get("chunk_overlap", CHUNK_OVERLAP) if overlap is None else overlap,
     )
 
 

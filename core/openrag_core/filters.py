@@ -8,9 +8,9 @@ take: `{"source": "a.md", "page": {"$gte": 3}}`.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Literal, TypeAlias, get_args
 
 from openrag_core.errors import FilterError
@@ -31,6 +31,9 @@ class _Combinable:
 
     __slots__ = ()
 
+    def __bool__(self) -> bool:
+        raise TypeError("a filter is neither true nor false: join filters by & and |, not by and")
+
     def __and__(self, other: Filter) -> All:
         return All((*_parts(self, All), *_parts(other, All)))
 
@@ -45,7 +48,8 @@ class _Combinable:
 class Condition(_Combinable):
     """One field compared with a value.
 
-    A field that holds a list matches if one of its values does, as in Qdrant.
+    A field that holds a list matches if one of its values does; a list of objects is not looked
+    into. Times without a zone are UTC.
 
     Raises:
         FilterError: The operator is unknown, or the value is none that it can compare with.
@@ -58,6 +62,10 @@ class Condition(_Combinable):
     """A list for "$in" and "$nin", a truth value for "$exists"."""
 
     def __post_init__(self) -> None:
+        if not all(self.field.split(".")) or '"' in self.field:
+            raise FilterError(
+                f"{self.field!r} names no field: dots stand between names, quotes nowhere"
+            )
         if self.operator not in get_args(Operator):
             raise FilterError(
                 f"{self.operator!r} is no operator of a filter: "
@@ -73,7 +81,7 @@ class Condition(_Combinable):
         values = _values(payload, self.field.split("."))
         match self.operator:
             case "$exists":
-                return bool(values) == self.value
+                return (len(values) > 0) == self.value
             case "$eq":
                 return any(_same(value, self.value) for value in values)
             case "$ne":
@@ -156,11 +164,11 @@ class Field:
 
     def is_in(self, values: Sequence[str] | Sequence[int]) -> Condition:
         """It is one of these."""
-        return Condition(self.name, "$in", tuple(values))  # type: ignore[arg-type]
+        return _condition(self.name, "$in", values)
 
     def not_in(self, values: Sequence[str] | Sequence[int]) -> Condition:
         """It is none of these."""
-        return Condition(self.name, "$nin", tuple(values))  # type: ignore[arg-type]
+        return _condition(self.name, "$nin", values)
 
     @property
     def exists(self) -> Condition:
@@ -230,7 +238,8 @@ def _read(key: str, value: Any) -> list[Filter]:  # noqa: ANN401  (a user's)
 
 
 def _condition(field: str, name: Any, value: Any) -> Condition:  # noqa: ANN401  (a user's)
-    return Condition(field, name, tuple(value) if isinstance(value, list | set) else value)
+    listed = isinstance(value, Iterable) and not isinstance(value, str | Mapping)
+    return Condition(field, name, tuple(value) if listed else value)
 
 
 _WANTED = {
@@ -250,16 +259,17 @@ def _fits(name: Operator, value: object) -> bool:
         case "$exists":
             return isinstance(value, bool)
         case "$in" | "$nin":
-            kinds = {type(one) for one in value} if isinstance(value, tuple | list) else set()
+            listed = value if isinstance(value, Sequence) and not isinstance(value, str) else ()
+            kinds = {type(one) for one in listed}
             return kinds in ({str}, {int})
         case _:
             return isinstance(value, int | float | datetime) and not isinstance(value, bool)
 
 
 def _values(payload: Any, path: list[str]) -> list[Any]:  # noqa: ANN401  (whatever is stored)
-    if isinstance(payload, list):
-        return [value for one in payload for value in _values(one, path)]
     if not path:
+        if isinstance(payload, list):
+            return payload
         return [] if payload is None else [payload]
     return _values(payload[path[0]], path[1:]) if _holds(payload, path[0]) else []
 
@@ -277,12 +287,15 @@ def _same(stored: Any, wanted: Any) -> bool:  # noqa: ANN401
 def _ordered(name: str, stored: Any, wanted: Any) -> bool:  # noqa: ANN401
     if isinstance(wanted, datetime):
         try:
-            stored = datetime.fromisoformat(stored)
-            return _ORDER[name](stored, wanted)
+            return _ORDER[name](_utc(datetime.fromisoformat(stored)), _utc(wanted))
         except (TypeError, ValueError):
             return False
     number = isinstance(stored, int | float) and not isinstance(stored, bool)
     return number and _ORDER[name](stored, wanted)
+
+
+def _utc(time: datetime) -> datetime:
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
 def _parts(filter_: Any, kind: type[All | AnyOf]) -> tuple[Filter, ...]:  # noqa: ANN401

@@ -95,8 +95,8 @@ class OpenRAG:
             raise ConfigError(f'hops must be a whole number >= 1, or "auto"; got {self.hops!r}')
         if self.hops != 1 and not isinstance(self.retriever, ChainRetriever):
             raise ConfigError(
-                f"hops={self.hops!r} needs a retriever that finds chains: wrap it in "
-                "openrag_core.retrieval.MultihopRetriever"
+                f"hops={self.hops!r} needs a retriever that finds chains: give "
+                "openrag_core.retrieval.MultihopRetriever(retriever, reranker=...)"
             )
         if self.hops == "auto" and not self.generator.reflection_trained:
             raise ConfigError(
@@ -294,7 +294,11 @@ class OpenRAG:
         asked = [questions[row] for row in rows]
         with clock("hops"):
             best: Chains = [[own.evidence for own in candidates[row]] for row in rows]
-            longer: Chains = yield Call(self.retriever, "extend", (asked, best, self.top_k))
+            found: Chains = yield Call(self.retriever, "extend", (asked, best, self.top_k))
+        longer = [
+            [chain for chain in new if chain not in old]
+            for new, old in zip(found, best, strict=True)
+        ]
         added = yield from self._write(asked, longer, clock)
         for row, own in zip(rows, added, strict=True):
             both = sorted((*candidates[row], *own), key=lambda c: (not c.text, -c.total))

@@ -14,7 +14,7 @@ STORED: dict[str, Any] = {
     "source": "a.md",
     "page": 3,
     "created_at": "2025-05-01T00:00:00+00:00",
-    "metadata": {"tags": ["x", "y"], "open": True, "by": [{"name": "Ann"}, {"name": "Ben"}]},
+    "metadata": {"tags": ["x", "y"], "open": True, "by": [{"name": "Ben"}], "nulls": [None]},
 }
 
 
@@ -29,7 +29,10 @@ STORED: dict[str, Any] = {
         (Field("metadata.open") == 1, False),
         (Field("metadata.tags") == "y", True),
         (Field("metadata.tags") != "y", False),
-        (Field("metadata.by.name") == "Ben", True),
+        (Field("metadata.by.name") == "Ben", False),  # a list of objects is not looked into
+        (Field("metadata.nulls").exists, True),
+        (Field("page") == 3.0, True),
+        (Field("created_at") < datetime(2025, 6, 1), True),
         (Field("metadata.nothing") == "y", False),
         (Field("metadata.nothing") != "y", True),
         (Field("metadata.nothing").exists, False),
@@ -118,3 +121,13 @@ def test_a_dictionary_holds_the_whole_filter(filter_: Filter, payload: dict[str,
 def test_an_unknown_operator_is_refused_at_once() -> None:
     with pytest.raises(FilterError, match="is no operator"):
         Condition("page", "==", 3)  # type: ignore[arg-type]
+
+
+def test_what_python_would_take_for_something_else_is_refused() -> None:
+    with pytest.raises(TypeError, match="join filters by &"):
+        assert 3 <= Field("page") <= 9
+    with pytest.raises(FilterError, match="give a list"):
+        Field("source").is_in("a.md")
+    for name in ("", "metadata.", 'metadata."x"'):
+        with pytest.raises(FilterError, match="names no field"):
+            Field(name).exists  # noqa: B018

@@ -2,13 +2,14 @@
 
 from pathlib import Path
 
+import pytest
 from langchain_core.documents import Document
 from langchain_core.embeddings import DeterministicFakeEmbedding
 from langchain_core.language_models import FakeListChatModel
 from qdrant_client import QdrantClient
 
 from langchain_openrag import EmbeddingsEncoder, chat_model_context, from_documents
-from openrag_core import Field, SearchOptions
+from openrag_core import DocumentError, Field, SearchOptions
 from openrag_core.retrieval import PassageIndex, ServerStore
 
 LOADED = [
@@ -32,11 +33,23 @@ def test_what_loaders_give_is_indexed_and_replaced() -> None:
     assert index.add_documents(from_documents(LOADED)).unchanged == 3
     ((ferry,),) = index.retrieve(["ferry"], 1, SearchOptions(mode="sparse"))
     assert (ferry.title, ferry.source, ferry.text) == ("Ferry", "a.md", LOADED[0].page_content)
-    assert sorted(index.documents()) == ["a.md#1", "a.md#3", "own"]
+    assert sorted(index.documents()) == ["a.md", "a.md#page=3", "own"]
     third = SearchOptions(filter=Field("metadata.page") == 3)
     assert [p.text for p in index.retrieve(["?"], 5, third)[0]] == [LOADED[0].page_content]
     changed = [Document("The ferry takes 30 minutes.", metadata=LOADED[0].metadata), *LOADED[1:]]
     assert index.add_documents(from_documents(changed)).changed == 1
+    twice = [
+        Document("One.", metadata={"source": "b", "title": None}),
+        LOADED[0],
+        Document("Two.", metadata={"source": "b"}),
+    ]
+    assert [(d.id, d.sections[0].title) for d in from_documents(twice)] == [
+        ("b", ""),
+        ("a.md#page=3", "Ferry"),
+        ("b#2", ""),
+    ]
+    with pytest.raises(DocumentError, match="neither id nor"):
+        list(from_documents([Document("Nowhere.")]))
 
 
 def test_embeddings_are_made_unit_vectors() -> None:

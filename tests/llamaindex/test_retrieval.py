@@ -56,6 +56,7 @@ def test_the_model_names_the_encoder() -> None:
         Field("metadata.year") >= 1900,
         Field("metadata.year").is_in([1893, 1950]),
         Field("metadata.tags").exists,
+        Field("metadata.page") == 3,
         ~(Field("page") < 3),
         (Field("page") == 3) & ((Field("metadata.year") != 1893) | Field("tenant").exists),
     ],
@@ -64,7 +65,7 @@ def test_the_model_names_the_encoder() -> None:
 def test_filters_go_there_and_back(filter_: Filter) -> None:
     read = from_metadata_filters(to_metadata_filters(filter_))
     for payload in (
-        {"source": "a.md", "page": 3, "metadata": {"year": 1950, "tags": ["x"]}},
+        {"source": "a.md", "page": 3, "metadata": {"year": 1950, "tags": ["x"], "page": 4}},
         {"source": "b.md", "page": 2, "tenant": "t", "metadata": {"year": 1893}},
         {},
     ):
@@ -92,5 +93,7 @@ def test_what_has_no_counterpart_is_refused() -> None:
         from_metadata_filters(MetadataFilters(filters=[text]))
     with pytest.raises(FilterError, match="without a filter"):
         from_metadata_filters(MetadataFilters(filters=[]))
+    with pytest.raises(FilterError, match="no truth values"):
+        to_metadata_filters(Field("metadata.open") == True)  # noqa: E712
     with pytest.raises(FilterError, match="no times"):
         to_metadata_filters(Field("created_at") > datetime(2025, 1, 1, tzinfo=UTC))

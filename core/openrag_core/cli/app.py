@@ -118,7 +118,9 @@ def index(
 ) -> None:
     """Index text, Markdown, HTML and PDF files; what has not changed is left alone."""
     if to is not None and qdrant_url is not None:
-        raise ConfigError("--to copies the embedded index: leave out --qdrant-url")
+        raise ConfigError(
+            "--to copies the embedded index: leave out --qdrant-url (and $QDRANT_URL)"
+        )
     if not paths and to is None:
         raise ConfigError("name files or folders to index, or a server to copy to (--to)")
     settings = Settings(
@@ -133,7 +135,7 @@ def index(
     )
     failed = bool(paths) and not _index(settings, paths or [], max_file_mb, sync=sync)
     if to is not None:
-        _copy(settings, replace(settings, qdrant_url=to))
+        _copy(settings, replace(settings, qdrant_url=to), sync=sync)
     if failed:
         raise typer.Exit(1)
 
@@ -156,7 +158,8 @@ def _index(settings: Settings, paths: Sequence[Path], max_file_mb: int, *, sync:
         gone = passages.gone(paths)
         if sync:
             passages.remove(gone)
-        out.print(render.report(report, passages.store.address, passages.count()))
+        where, total = passages.store.address, passages.count()
+        out.print(render.report(report, where, total, local=passages.local))
         if gone:
             out.print(render.gone(gone, removed=sync))
     finally:
@@ -164,7 +167,7 @@ def _index(settings: Settings, paths: Sequence[Path], max_file_mb: int, *, sync:
     return not files or bool(report.added + report.changed + report.unchanged)
 
 
-def _copy(source: Settings, target: Settings) -> None:
+def _copy(source: Settings, target: Settings, *, sync: bool) -> None:
     from openrag_core.retrieval import copy_points  # noqa: PLC0415
 
     embedded = open_store(source)
@@ -172,7 +175,9 @@ def _copy(source: Settings, target: Settings) -> None:
         served = open_store(target)
         with _progress() as progress:
             bar = progress.add_task("copying", total=embedded.count())
-            written = copy_points(embedded, served, lambda count: progress.advance(bar, count))
+            written = copy_points(
+                embedded, served, lambda count: progress.advance(bar, count), sync=sync
+            )
         out.print(
             f"{written} passages copied, {embedded.count() - written} were there; "
             f"{served.address} now holds {served.count()} passages"

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from threading import Lock
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -62,6 +63,7 @@ class CohereReranker:
         self.min_relevance = min_relevance
         self.search_units = 0.0
         """What was billed so far."""
+        self._counting = Lock()
         self._arguments: dict[str, Any] = {
             "api_key": api_key,
             "base_url": base_url,
@@ -133,7 +135,8 @@ class CohereReranker:
 
     def _ranked(self, passages: Sequence[Passage], reply: Any) -> list[Passage]:  # noqa: ANN401
         units = reply.meta.billed_units if reply.meta else None
-        self.search_units += (units.search_units if units else None) or 0.0
+        with self._counting:
+            self.search_units += (units.search_units if units else None) or 0.0
         return [
             replace(passages[result.index], rerank_score=result.relevance_score)
             for result in reply.results

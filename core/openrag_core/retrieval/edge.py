@@ -1,7 +1,8 @@
 """The embedded home: Qdrant Edge, the real engine in this process, on disk.
 
-The engine holds the GIL while it works and allows one owner at a time. Below about 200,000 points
-exact search is as fast as an index over them, so none is built.
+The engine holds the GIL while it works and allows one owner at a time. No graph is built over the
+points: up to about 200,000 of them exact search takes some milliseconds, and beyond that a server
+is the better home.
 """
 
 from __future__ import annotations
@@ -61,8 +62,8 @@ from openrag_core.retrieval.store import (
     Query,
     Schema,
     SparseVector,
-    best_first,
     pages,
+    ranked_hits,
     sparse_name,
 )
 from openrag_core.search import SearchOptions
@@ -114,10 +115,15 @@ class EdgeStore:
         self._file = folder / "index.json"
         self._engine: _Engine | None = None
         self.address = str(folder)
-        self.description: Mapping[str, Any] | None = None
-        if self._file.is_file():
-            self._engine = _engine(folder, lambda: EdgeShard.load(str(folder / "points")))
-            self.description = self._read()
+        self._description: Mapping[str, Any] | None = None
+        self._look()
+
+    @property
+    def description(self) -> Mapping[str, Any] | None:
+        """What it was made with; None where nothing was created yet, by this store or another."""
+        if self._description is None:
+            self._look()
+        return self._description
 
     def create(self, description: Mapping[str, Any]) -> None:
         """Make an empty shard.
@@ -155,7 +161,7 @@ class EdgeStore:
                 f"{self._file} was made meanwhile with other settings than {dict(description)}: "
                 "run the command again"
             )
-        self._engine, self.description = engine, description
+        self._engine, self._description = engine, description
 
     def upsert(self, points: Sequence[Point]) -> None:
         """Add or replace points, all or none."""
@@ -183,7 +189,10 @@ class EdgeStore:
         requests = [self._request(query, limit, options) for query in queries]
         results = self._call("query_batch", QueryBatchRequest(requests))
         return [
-            [replace(hit, payload=_without_truths(hit.payload)) for hit in best_first(points)]
+            [
+                replace(hit, payload=_without_truths(hit.payload))
+                for hit in ranked_hits(points, options)
+            ]
             for points in results
         ]
 
@@ -195,7 +204,7 @@ class EdgeStore:
         vectors: bool = False,
     ) -> Iterator[list[Point]]:
         """Every point, a page at a time."""
-        if self._engine is None:
+        if self.description is None:
             return
         among = None if filter_ is None else _CONDITIONS.translate(filter_)
 
@@ -214,7 +223,7 @@ class EdgeStore:
 
     def count(self, filter_: Filter | None = None) -> int:
         """How many points there are."""
-        if self._engine is None:
+        if self.description is None:
             return 0
         among = None if filter_ is None else _CONDITIONS.translate(filter_)
         return int(self._call("count", CountRequest(exact=True, filter=among)))
@@ -222,6 +231,7 @@ class EdgeStore:
     def close(self) -> None:
         """Give the folder free for other processes, unless another store here has it open."""
         self._engine = None
+        self._description = self._description or {}  # and do not open it again
 
     def _call(self, method: str, *args: object) -> Any:  # noqa: ANN401  (as the engine gives it)
         """Call a method of the open shard."""
@@ -237,6 +247,12 @@ class EdgeStore:
     def _update(self, operation: UpdateOperation) -> None:
         self._call("update", operation)
         self._call("flush")
+
+    def _look(self) -> None:
+        if self._file.is_file():
+            points = str(self._folder / "points")
+            self._engine = _engine(self._folder, lambda: EdgeShard.load(points))
+            self._description = self._read()
 
     def _read(self) -> Mapping[str, Any]:
         try:
@@ -264,6 +280,7 @@ class EdgeStore:
     def _request(self, query: Query, limit: int, options: SearchOptions) -> QueryRequest:
         among = None if options.filter is None else _CONDITIONS.translate(options.filter)
         exact = SearchParams(exact=True)
+        wide = max(options.prefetch, limit)
         sparse = EdgeSparseVector(query.sparse.indices, query.sparse.values)
         nearest = {
             "dense": EdgeQuery.Nearest(query.dense, using=DENSE),
@@ -276,7 +293,7 @@ class EdgeStore:
                 if options.fusion == "dbsf"
                 else Fusion.Rrf(k=options.rrf_k, weights=list(options.rrf_weights)),
                 "prefetches": [
-                    Prefetch(limit=options.prefetch, query=one, params=exact, filter=among)
+                    Prefetch(limit=wide, query=one, params=exact, filter=among)
                     for one in nearest.values()
                 ],
             }
@@ -284,9 +301,10 @@ class EdgeStore:
             root = {"query": nearest[options.mode], "params": exact, "filter": among}
         if options.diversity is not None:
             root = {
-                "query": Mmr(query.dense, 1 - options.diversity, options.prefetch, using=DENSE),
-                "prefetches": [Prefetch(limit=options.prefetch, **root)],
+                "query": Mmr(query.dense, 1 - options.diversity, wide, using=DENSE),
+                "prefetches": [Prefetch(limit=wide, score_threshold=options.min_score, **root)],
             }
+            return QueryRequest(limit=limit, with_payload=True, **root)
         return QueryRequest(
             limit=limit, with_payload=True, score_threshold=options.min_score, **root
         )
@@ -319,7 +337,7 @@ class _Engine:
         self.shard = shard
         self.process = os.getpid()
         owner.write_text(str(os.getpid()), encoding="utf-8")
-        finalize(self, _release, shard, lock, owner)
+        finalize(self, _release, shard, lock, owner, self.process)
 
 
 _engines: WeakValueDictionary[Path, _Engine] = WeakValueDictionary()
@@ -355,7 +373,9 @@ def _engine(folder: Path, opening: Callable[[], EdgeShard]) -> _Engine:
         return engine
 
 
-def _release(shard: EdgeShard, lock: FileLock, owner: Path) -> None:
+def _release(shard: EdgeShard, lock: FileLock, owner: Path, process: int) -> None:
+    if process != os.getpid():  # forked: the folder is the parent's
+        return
     shard.close()
     owner.unlink(missing_ok=True)
     lock.release()

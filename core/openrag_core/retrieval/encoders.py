@@ -14,7 +14,7 @@ from torch import Tensor
 
 from openrag_core._extras import need
 from openrag_core.compute import choose_device, choose_dtype
-from openrag_core.errors import CheckpointError, ConfigError
+from openrag_core.errors import CheckpointError, ConfigError, IndexMismatchError
 from openrag_core.weights import checkpoint_folder
 
 Backend = Literal["torch", "openvino"]
@@ -94,8 +94,9 @@ class SentenceTransformerEncoder:
             )
         except Exception as error:  # a damaged file makes the libraries raise anything
             raise CheckpointError(f"no dense encoder in {folder}: {error}") from error
-        prefixes = [prefix for prefix in (question_prefix, passage_prefix) if prefix]
-        self.name = " ".join([name or _name(folder), *map(repr, prefixes)])
+        self.name = name or fingerprint(folder)
+        if question_prefix or passage_prefix:
+            self.name += f" {question_prefix!r} {passage_prefix!r}"
         self.dimension: int = self.model.get_embedding_dimension() or 0
         self.tokenizer: Tokenizer = self.model.tokenizer.backend_tokenizer
         self._question_prefix, self._passage_prefix = question_prefix, passage_prefix
@@ -133,7 +134,22 @@ def unit_vectors(vectors: Tensor | Sequence[Sequence[float]]) -> list[list[float
     return unit
 
 
-def _name(folder: Path) -> str:
+def checked_vectors(encoder: DenseEncoder, vectors: list[list[float]]) -> list[list[float]]:
+    """The vectors, if they are as long as the encoder says.
+
+    Raises:
+        IndexMismatchError: They are not.
+    """
+    if vectors and len(vectors[0]) != encoder.dimension:
+        raise IndexMismatchError(
+            f"the encoder {encoder.name!r} gave vectors of length {len(vectors[0])}, and the index "
+            f"holds such of length {encoder.dimension}: use the encoder that it was made with"
+        )
+    return vectors
+
+
+def fingerprint(folder: Path) -> str:
+    """The folder's name, and a digest of (the first file of) its weights."""
     files = sorted(folder.glob("*.safetensors")) + sorted(folder.glob("pytorch_model*.bin"))
     if not files:
         return folder.resolve().name

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +13,9 @@ from openrag_core.errors import (
     FilterError,
     IndexMismatchError,
     IndexNotFoundError,
+    PassageIndexError,
 )
-from openrag_core.filters import All, Condition, Field, Filter, conditions
+from openrag_core.filters import Condition, Field, Filter, conditions
 from openrag_core.records import Passage
 from openrag_core.retrieval.chunking import CHUNK_OVERLAP, CHUNK_SIZE, Chunker
 from openrag_core.retrieval.contextual import (
@@ -24,12 +25,13 @@ from openrag_core.retrieval.contextual import (
     TitleContext,
 )
 from openrag_core.retrieval.documents import MAX_BYTES, Document
-from openrag_core.retrieval.encoders import DenseEncoder
+from openrag_core.retrieval.encoders import DenseEncoder, checked_vectors
 from openrag_core.retrieval.ingestion import IndexReport, ingest_documents, ingest_files
-from openrag_core.retrieval.neighbours import read_large
+from openrag_core.retrieval.neighbours import read_with_neighbours
 from openrag_core.retrieval.sparse import Bm25Encoder, SparseEncoder
 from openrag_core.retrieval.store import Hit, PointStore, Query, SparseVector
 from openrag_core.search import SearchOptions
+from openrag_core.steps import Call, Steps, arun, run
 
 SCHEMA = 2  # of the payload; raised when an old index can no longer be read
 FIELDS = (
@@ -37,7 +39,9 @@ FIELDS = (
     *("content_hash", "created_at", "tenant"),
 )
 """What can be filtered by, beside "metadata.KEY"."""
-_SPARE = 3  # times top_k that is searched where some hits may be left out
+_SPARE = 3  # times top_k that is searched, since some of what is found is left out
+_WIDER = 4  # times that, where it was not enough
+_COMPARING = {"$eq", "$gt", "$gte", "$lt", "$lte", "$in"}
 
 
 class PassageIndex:
@@ -51,7 +55,8 @@ class PassageIndex:
         context: What is encoded before each piece, likewise; of a new one title and headings.
         chunk: Cuts documents into pieces, likewise; of a new one to 160 of the encoder's tokens.
         options: Of searches that are given none.
-        tenant: Whose documents are written and found; the others' are neither seen nor touched.
+        tenant: Whose documents are written and found; the others' are neither seen nor touched. An
+            index is either shared by tenants or not.
 
     Raises:
         IndexMismatchError: The index was made with another encoder, schema or setting.
@@ -80,9 +85,8 @@ class PassageIndex:
         )
         self.options = options or SearchOptions()
         self.tenant = tenant
-        if store.description is not None:
-            self._check(store.description)
-            self.sparse.restore(store.description["fitted"])
+        self._checked = False
+        self._exists()
 
     @property
     def local(self) -> bool:
@@ -103,25 +107,16 @@ class PassageIndex:
 
         Raises:
             ConfigError: `top_k` is below 1.
-            FilterError: A field of the filter is in no passage.
+            FilterError: Nothing was found, and a field of the filter is in no passage.
             IndexNotFoundError: Nothing has been indexed yet.
         """
-        options = self._options(top_k, options)
-        queries = self._queries(questions, options)
-        found = self.store.search(queries, _limit(top_k, options), options) if queries else []
-        return self._passages(found, top_k, options)
+        return run(self._retrieve(questions, top_k, options or self.options))
 
     async def aretrieve(
         self, questions: Sequence[str], top_k: int, options: SearchOptions | None = None
     ) -> list[list[Passage]]:
         """As `retrieve`; the event loop goes on, and a server is asked without a thread."""
-        asearch = getattr(self.store, "asearch", None)
-        if asearch is None:
-            return await asyncio.to_thread(self.retrieve, questions, top_k, options)
-        options = self._options(top_k, options)
-        queries = await asyncio.to_thread(self._queries, questions, options)
-        found = await asearch(queries, _limit(top_k, options), options) if queries else []
-        return await asyncio.to_thread(self._passages, found, top_k, options)
+        return await arun(self._retrieve(questions, top_k, options or self.options))
 
     def add_files(
         self,
@@ -154,51 +149,73 @@ class PassageIndex:
 
     def documents(self) -> list[str]:
         """Ids of the documents that are there as a whole."""
-        first = self.own(Field("chunk") == 0)
+        first = self.scoped(Field("chunk") == 0)
         pages = self.store.scroll(first, fields=["doc_id"])
         return [point.payload["doc_id"] for page in pages for point in page]
 
-    def content_hashes(self, documents: Sequence[str]) -> dict[str, str]:
-        """Content hash of those documents that are there as a whole."""
-        first = self.own(Field("doc_id").is_in(documents) & (Field("chunk") == 0))
-        pages = self.store.scroll(first, fields=["doc_id", "content_hash"]) if documents else ()
-        payloads = (point.payload for page in pages for point in page)
-        return {payload["doc_id"]: payload["content_hash"] for payload in payloads}
+    def versions(self, documents: Sequence[str]) -> dict[str, dict[str, bool]]:
+        """What is there of these documents: by content hash, whether it is whole."""
+        found: dict[str, dict[str, bool]] = {}
+        if not documents or not self._exists():
+            return found
+        asked = self.scoped(Field("doc_id").is_in(documents))
+        for page in self.store.scroll(asked, fields=["doc_id", "content_hash", "chunk"]):
+            for payload in (point.payload for point in page):
+                hashes = found.setdefault(payload["doc_id"], {})
+                hashes[payload["content_hash"]] = (
+                    hashes.get(payload["content_hash"], False) or payload["chunk"] == 0
+                )
+        return found
 
     def gone(self, paths: Sequence[Path]) -> list[str]:
-        """Documents that were indexed from these files and folders and are there no more."""
+        """Files that were indexed from these files and folders and are there no more."""
         roots = [path.resolve() for path in paths]
+        pages = self.store.scroll(self.scope, fields=["doc_id", "source"])
+        payloads = (point.payload for page in pages for point in page)
+        # Documents of other readers are not known by the path of their source.
+        files = {one["doc_id"]: None for one in payloads if one["doc_id"] == one["source"]}
         return [
-            document
-            for document in self.documents()
-            if any(Path(document).is_relative_to(root) for root in roots)
-            and not Path(document).exists()
+            file
+            for file in files
+            if any(Path(file).is_relative_to(root) for root in roots) and not Path(file).exists()
         ]
 
     def remove(self, documents: Iterable[str]) -> None:
         """Delete documents, by id."""
-        if ids := list(documents):
-            self.store.delete(self.own(Field("doc_id").is_in(ids)))
+        if (ids := list(documents)) and self._exists():
+            self.store.delete(self.scoped(Field("doc_id").is_in(ids)))
 
     def count(self) -> int:
         """How many passages there are."""
-        return self.store.count(None if self.tenant is None else self.own())
+        return self.store.count(self.scope)
 
     def close(self) -> None:
         """Release the store."""
         self.store.close()
 
     def create(self, sample: Sequence[str]) -> None:
-        """Make the store, fitted to the first passages."""
-        fitted = self.sparse.fit(sample)
-        self.store.create(self._description | {"fitted": dict(fitted)})
+        """Make the store, fitted to the first passages; or take up what another has just made.
 
-    def own(self, filter_: Filter | None = None) -> Filter:
-        """The filter, and that the passages are the tenant's."""
-        if self.tenant is None:
-            return filter_ or All(())
-        mine = Field("tenant") == self.tenant
-        return mine if filter_ is None else mine & filter_
+        Raises:
+            IndexMismatchError: Another has made it with other settings.
+        """
+        if self._exists():
+            return
+        fitted = self.sparse.fit(sample)
+        try:
+            self.store.create(self._description | {"fitted": dict(fitted)})
+        except PassageIndexError:
+            if not self._exists():
+                raise
+
+    @property
+    def scope(self) -> Filter | None:
+        """That passages are the tenant's; None where there are no tenants."""
+        return None if self.tenant is None else Field("tenant") == self.tenant
+
+    def scoped(self, filter_: Filter) -> Filter:
+        """The filter, and that passages are the tenant's."""
+        return filter_ if self.scope is None else self.scope & filter_
 
     @property
     def _description(self) -> dict[str, object]:
@@ -211,67 +228,101 @@ class PassageIndex:
             "context": self.context.name,
             "chunk_size": self.chunk.size,
             "chunk_overlap": self.chunk.overlap,
+            "tenants": self.tenant is not None,
         }
+
+    def _exists(self) -> bool:
+        """Whether the index is there; once it is, it must fit.
+
+        Raises:
+            IndexMismatchError: It was made with other settings.
+        """
+        if not self._checked and (stored := self.store.description) is not None:
+            self._check(stored)
+            self.sparse.restore(stored["fitted"])
+            self._checked = True
+        return self._checked
 
     def _check(self, stored: Mapping[str, Any]) -> None:
         for what, ours in self._description.items():
-            if stored.get(what) != ours:
-                self.store.close()
+            if stored.get(what) == ours:
+                continue
+            self.store.close()
+            if what == "tenants" and not ours:
                 raise IndexMismatchError(
-                    f"the index at {self.store.address} was made with {what} "
-                    f"{stored.get(what)!r}, and you are using {ours!r}: use that {what}, "
-                    "or index into another place"
+                    f"the index at {self.store.address} is shared by tenants: name one (--tenant)"
                 )
+            raise IndexMismatchError(
+                f"the index at {self.store.address} was made with {what} "
+                f"{stored.get(what)!r}, and you are using {ours!r}: use that {what}, "
+                "or index into another place"
+            )
 
-    def _options(self, top_k: int, options: SearchOptions | None) -> SearchOptions:
+    def _retrieve(
+        self, questions: Sequence[str], top_k: int, options: SearchOptions
+    ) -> Steps[list[list[Passage]]]:
+        """Search once; and again, for more, where too many of what was found is left out."""
+        self._check_call(top_k, options)
+        among = self.scope if options.filter is None else self.scoped(options.filter)
+        scoped = replace(options, filter=among)
+        queries: list[Query] = yield Call(self, "_queries", (questions, options))
+        kept: list[list[Hit]] = [[] for _ in queries]
+        rows, limit = list(range(len(queries))), _SPARE * top_k
+        while rows:
+            asked = [queries[row] for row in rows]
+            found: list[list[Hit]] = yield Call(self.store, "search", (asked, limit, scoped))
+            for row, hits in zip(rows, found, strict=True):
+                kept[row] = _distinct(hits, options.max_per_document)[:top_k]
+            more = zip(rows, found, strict=True)
+            rows = [row for row, hits in more if len(hits) == limit and len(kept[row]) < top_k]
+            limit *= _WIDER
+        passages: list[list[Passage]] = yield Call(self, "_passages", (kept, options))
+        return passages
+
+    def _check_call(self, top_k: int, options: SearchOptions) -> None:
         if top_k < 1:
             raise ConfigError(f"top_k must be at least 1, got {top_k}")
-        if self.store.description is None:
+        if not self._exists():
             raise IndexNotFoundError(
                 f"there is no index at {self.store.address}. Make an index: openrag index PATH"
             )
-        options = options or self.options
-        for one in conditions(options.filter) if options.filter else ():
+        for one in conditions(options.filter) if options.filter is not None else ():
             if one.field not in FIELDS and not one.field.startswith("metadata."):
                 raise FilterError(
                     f"{one.field!r} is no field of a passage: filter by {', '.join(FIELDS)}, or "
                     f"by what documents bring along (metadata.{one.field})"
                 )
-        if self.tenant is None:
-            return options
-        return replace(options, filter=self.own(options.filter))
 
     def _queries(self, questions: Sequence[str], options: SearchOptions) -> list[Query]:
         nothing = SparseVector([], [])
         dense: Iterable[list[float]] = ([] for _ in questions)
         sparse: Iterable[SparseVector] = (nothing for _ in questions)
         if options.mode != "sparse" or options.diversity is not None:
-            dense = self.encoder.encode_questions(questions)
+            dense = checked_vectors(self.encoder, self.encoder.encode_questions(questions))
         if options.mode != "dense":
             sparse = self.sparse.encode_questions(questions)
         return [Query(*pair) for pair in zip(dense, sparse, strict=True)]
 
     def _passages(
-        self, found: Sequence[Sequence[Hit]], top_k: int, options: SearchOptions
+        self, found: Sequence[Sequence[Hit]], options: SearchOptions
     ) -> list[list[Passage]]:
-        if found and not any(found):
+        if not all(found):
             self._explain(options)
-        kept = [_kept(hits, options.max_per_document)[:top_k] for hits in found]
         if options.neighbours:
-            return read_large(self, kept, options.neighbours)
-        return [[to_passage(hit.id, hit.payload, hit.score) for hit in hits] for hits in kept]
+            return read_with_neighbours(self, found, options.neighbours)
+        return [[to_passage(hit.id, hit.payload, hit.score) for hit in hits] for hits in found]
 
     def _explain(self, options: SearchOptions) -> None:
-        """Say why nothing was found at all, if it is a mistake.
+        """Say why nothing was found for a question, if it is a mistake.
 
         Raises:
             IndexNotFoundError: There is nothing.
-            FilterError: A field of the filter is in no passage.
+            FilterError: A field that the filter compares with is in no passage.
         """
         check_indexed(self.store)
-        for one in conditions(options.filter) if options.filter else ():
+        for one in conditions(options.filter) if options.filter is not None else ():
             there = Condition(one.field, "$exists", value=True)
-            if one.operator != "$exists" and not self.store.count(self.own(there)):
+            if one.operator in _COMPARING and not self.store.count(self.scoped(there)):
                 raise FilterError(f"no passage at {self.store.address} has a field {one.field!r}")
 
 
@@ -316,20 +367,16 @@ def to_passage(id_: str, payload: Mapping[str, Any], score: float | None) -> Pas
     )
 
 
-def _limit(top_k: int, options: SearchOptions) -> int:
-    """More than asked for, since of equal texts, and of one document, not all are kept."""
-    return top_k * _SPARE if options.max_per_document is None else max(top_k, options.prefetch)
-
-
-def _kept(hits: Sequence[Hit], max_per_document: int | None) -> list[Hit]:
+def _distinct(hits: Sequence[Hit], max_per_document: int | None) -> list[Hit]:
+    """Each text once, and of each document no more than wanted; the best ones."""
     texts: set[str] = set()
-    documents: dict[str, int] = {}
+    documents: Counter[str] = Counter()
     kept = []
     for hit in hits:
         text, document = hit.payload["text"], hit.payload["doc_id"]
-        if text in texts or documents.get(document, 0) == max_per_document:
+        if text in texts or documents[document] == max_per_document:
             continue
         texts.add(text)
-        documents[document] = documents.get(document, 0) + 1
+        documents[document] += 1
         kept.append(hit)
     return kept

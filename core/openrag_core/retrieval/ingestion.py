@@ -6,7 +6,7 @@ on the window and on the largest document, not on how many documents there are.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -20,6 +20,7 @@ from openrag_core.errors import DocumentError
 from openrag_core.filters import AnyOf, Field
 from openrag_core.retrieval.chunking import Chunk
 from openrag_core.retrieval.documents import MAX_BYTES, Document, hash_file, read_file
+from openrag_core.retrieval.encoders import checked_vectors
 from openrag_core.retrieval.store import Point
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 WINDOW = 512  # pieces that are encoded and stored together
 _LOOKUP = 64  # documents that are looked up together
 _NAMESPACE = UUID("7a4f2f0e-7f52-5d0c-9d58-0d2c0b6a6f1e")  # of point ids; never change it
+Versions = Mapping[str, bool]
+"""What is there of a document: by content hash, whether it is whole."""
 _Item = TypeVar("_Item")
 
 
@@ -40,8 +43,8 @@ class IndexReport:
     unchanged: int = 0
     passages: int = 0
     """Written by this run."""
-    skipped: dict[Path, str] = field(default_factory=dict)
-    """Files that could not be indexed, each with the reason."""
+    skipped: dict[Path | str, str] = field(default_factory=dict)
+    """Files and documents that could not be indexed, each with the reason."""
     seconds: float = 0.0
 
     @property
@@ -68,16 +71,17 @@ def ingest_files(
 ) -> None:
     """Index those files that are new or have changed; see `PassageIndex.add_files`."""
 
-    def changed() -> Iterator[tuple[Document, bool]]:
+    def changed() -> Iterator[tuple[Document, Versions]]:
         for some in _groups(files):
-            known = index.content_hashes([str(file.resolve()) for file in some])
-            for file in some:
+            names = {file: str(file.resolve()) for file in some}
+            known = index.versions([name for name in names.values() if _is_text(name)])
+            for file, name in names.items():
+                before = known.get(name, {})
                 try:
-                    before = known.get(str(file.resolve()))
-                    if before is not None and before == hash_file(file):
+                    if _is_current(before, hash_file(file)):
                         report.unchanged += 1
                     else:
-                        yield read_file(file, max_bytes), before is not None
+                        yield read_file(file, max_bytes), before
                 except DocumentError as error:
                     report.skipped[file] = str(error)
                 on_file(file)
@@ -90,20 +94,23 @@ def ingest_documents(
 ) -> None:
     """Index those documents that are new or have changed."""
 
-    def changed() -> Iterator[tuple[Document, bool]]:
+    def changed() -> Iterator[tuple[Document, Versions]]:
         for some in _groups(documents):
-            known = index.content_hashes([document.id for document in some])
+            known = index.versions([document.id for document in some])
             for document in some:
-                if known.get(document.id) == document.content_hash:
+                before = known.get(document.id, {})
+                if _is_current(before, document.content_hash):
                     report.unchanged += 1
+                elif not document.sections:
+                    report.skipped[document.id] = "holds no text"
                 else:
-                    yield document, document.id in known
+                    yield document, before
 
     _ingest(index, changed(), report)
 
 
 def _ingest(
-    index: PassageIndex, documents: Iterable[tuple[Document, bool]], report: IndexReport
+    index: PassageIndex, documents: Iterable[tuple[Document, Versions]], report: IndexReport
 ) -> None:
     """Encode window after window, storing each behind the next one's back."""
     start = perf_counter() - report.seconds
@@ -111,9 +118,9 @@ def _ingest(
     with ThreadPoolExecutor(1, thread_name_prefix="openrag-store") as thread:
         for window, replaced in _windows(index, documents, report):
             texts = [piece.read_as for piece in window]
-            if index.store.description is None:
+            if texts:
                 index.create(texts)
-            dense = index.encoder.encode_passages(texts)
+            dense = checked_vectors(index.encoder, index.encoder.encode_passages(texts))
             if storing:
                 report.passages += storing.result()
             storing = thread.submit(_store, index, window, dense, replaced)
@@ -124,38 +131,50 @@ def _ingest(
 
 
 def _windows(
-    index: PassageIndex, documents: Iterable[tuple[Document, bool]], report: IndexReport
+    index: PassageIndex, documents: Iterable[tuple[Document, Versions]], report: IndexReport
 ) -> Iterator[tuple[list[_Piece], list[Document]]]:
     """Pieces of one or more documents, and the documents in them of which older ones may be there.
 
     The first piece of a document goes last: where it is, the document is whole.
     """
     window: list[_Piece] = []
-    replaced: list[Document] = []
+    replaced: dict[str, Document] = {}
     seen: set[int] = set()  # a document may come twice
-    for document, known in documents:
+    for document, before in documents:
         chunks = list(index.chunk(document))
         contexts = index.context(document, chunks)
         pieces = [
             _Piece(document, number, chunk, f"{context}\n{chunk.text}".strip())
             for number, (chunk, context) in enumerate(zip(chunks, contexts, strict=True))
         ]
+        twice = hash(document.id) in seen
+        seen.add(hash(document.id))
+        changed = twice or any(before.values())
+        report.changed += changed
+        report.added += not changed
         for piece in (*pieces[1:], *pieces[:1]):
             window.append(piece)
-            if len(window) >= WINDOW and piece.number:
-                yield window, replaced
-                window, replaced = [], []
-        again = known or hash(document.id) in seen
-        seen.add(hash(document.id))
-        report.changed += again
-        report.added += not again
-        if again:
-            replaced.append(document)
-        if len(window) >= WINDOW:
-            yield window, replaced
-            window, replaced = [], []
-    if window or replaced:
-        yield window, replaced
+            if piece.number == 0 and (before or twice):
+                replaced[document.id] = document
+            if len(window) >= WINDOW:
+                yield window, list(replaced.values())
+                window, replaced = [], {}
+    if window:
+        yield window, list(replaced.values())
+
+
+def _is_current(versions: Versions, content_hash: str) -> bool:
+    """Whether this version is there as a whole, and no other."""
+    return versions == {content_hash: True}
+
+
+def _is_text(name: str) -> bool:
+    """Whether a file's name is text, which Unix does not ask of it."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _store(
@@ -196,7 +215,7 @@ def _store(
             (Field("doc_id") == document.id) & (Field("content_hash") != document.content_hash)
             for document in replaced
         ]
-        index.store.delete(index.own(AnyOf(tuple(stale))))
+        index.store.delete(index.scoped(AnyOf(tuple(stale))))
     return len(window)
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain as joined
-from itertools import count
+from itertools import count, islice
 
 import regex
 
@@ -39,12 +39,16 @@ class _Scored:
     chain: Chain
     score: float
 
+    def passages(self) -> Chain:
+        """Each with the chain's score: they are ranked together."""
+        return tuple(replace(passage, retrieval_score=self.score) for passage in self.chain)
+
 
 class MultihopRetriever:
     """Lengthens chains of passages; satisfies the `ChainRetriever` port.
 
-    The passages in a chain stand in the order in which they were found. Chains of the same
-    passages count once.
+    The passages in a chain stand in the order in which they were found, and bear its score. Chains
+    of the same passages count once.
 
     Args:
         retriever: Finds the passages of every hop.
@@ -135,12 +139,13 @@ class MultihopRetriever:
         ]
         if not asked:
             return kept
-        found = iter((yield from self._retrieve(asked, self._fetch_k + 1)))
-        longer = [_best([(chain, next(found)) for chain in own]) for own in kept]
+        longest = max(len(chain) for own in kept for chain in own)
+        found = iter((yield from self._retrieve(asked, self._fetch_k + longest)))
+        longer = [_best([(c, next(found)) for c in own], self._fetch_k) for own in kept]
         if self._reranker is not None:
             longer = yield from self._reranked(self._reranker, questions, longer)
         return [
-            [one.chain for one in new[:top_k]] or old[:top_k]
+            [one.passages() for one in new[:top_k]] or old[:top_k]
             for new, old in zip(longer, kept, strict=True)
         ]
 
@@ -180,11 +185,11 @@ def lengthened_question(question: str, chain: Evidence) -> str:
     return f"{question} {' '.join(names) or chain[-1].text[:_BEGINNING]}"
 
 
-def _best(lengthened: Sequence[tuple[Chain, Sequence[Passage]]]) -> list[_Scored]:
+def _best(lengthened: Sequence[tuple[Chain, Sequence[Passage]]], fetch_k: int) -> list[_Scored]:
     """Every chain with every passage that was found for it, best first, each set once."""
     best: dict[frozenset[str], _Scored] = {}
     for place, (chain, passages) in enumerate(lengthened, start=1):
-        for rank, passage in _new(chain, passages):
+        for rank, passage in islice(_new(chain, passages), fetch_k):
             score = 1 / (_OFFSET + place) + 1 / (_OFFSET + rank) + _NAMED * _named(passage, chain)
             key = frozenset(p.id for p in (*chain, passage))
             if key not in best or best[key].score < score:

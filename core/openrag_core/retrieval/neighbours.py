@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 Payload = Mapping[str, Any]
 
 
-def read_large(
+def read_with_neighbours(
     index: PassageIndex, found: Sequence[Sequence[Hit]], distance: int
 ) -> list[list[Passage]]:
     """The found pieces, each with those around it under the same heading.
@@ -62,7 +62,7 @@ def _pieces(
         & (Field("chunk") <= hit.payload["chunk"] + distance)
         for hit in hits
     )
-    payloads = (p.payload for page in index.store.scroll(index.own(AnyOf(near))) for p in page)
+    payloads = (p.payload for page in index.store.scroll(index.scoped(AnyOf(near))) for p in page)
     return {(payload["doc_id"], payload["chunk"]): payload for payload in payloads}
 
 

@@ -12,7 +12,15 @@ from weakref import WeakKeyDictionary
 
 from grpc import RpcError
 from qdrant_client import AsyncQdrantClient, QdrantClient, models
+from qdrant_client.common.client_exceptions import QdrantException, ResourceExhaustedResponse
 from qdrant_client.http.exceptions import ApiException
+from tenacity import (
+    AsyncRetrying,
+    Retrying,
+    retry_if_exception,
+    stop_after_attempt,
+    wait_random_exponential,
+)
 
 from openrag_core.errors import ConfigError, IndexUnreachableError
 from openrag_core.filters import Filter
@@ -26,8 +34,8 @@ from openrag_core.retrieval.store import (
     Query,
     Schema,
     SparseVector,
-    best_first,
     pages,
+    ranked_hits,
     sparse_name,
 )
 from openrag_core.search import SearchOptions
@@ -45,7 +53,22 @@ _CONDITIONS = Conditions(
     time=lambda key, **bounds: models.FieldCondition(key=key, range=models.DatetimeRange(**bounds)),
     empty=lambda key: models.IsEmptyCondition(is_empty=models.PayloadField(key=key)),
 )
+_ERRORS = (ApiException, RpcError, QdrantException)
 _Result = TypeVar("_Result")
+
+
+def _busy(error: BaseException) -> bool:
+    """Whether the server may do as asked a little later; every call may be repeated."""
+    status = getattr(error, "status_code", None)
+    return isinstance(error, ResourceExhaustedResponse) or status in {429, 500, 502, 503, 504}
+
+
+_AGAIN: dict[str, Any] = {
+    "retry": retry_if_exception(_busy),
+    "stop": stop_after_attempt(4),
+    "wait": wait_random_exponential(multiplier=0.2, max=5.0),
+    "reraise": True,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,11 +136,19 @@ class ServerStore:
         )
         self._collection = collection
         self.address = f"{server.url if server else MEMORY} (collection {collection})"
-        self.description: Mapping[str, Any] | None = None
+        self._description: Mapping[str, Any] | None = None
         if server is not None:
             self._check_version()
-        if self._call(client.collection_exists, collection):
-            self.description = self._call(client.get_collection, collection).config.metadata or {}
+
+    @property
+    def description(self) -> Mapping[str, Any] | None:
+        """What it was made with; None where nothing was created yet, by this process or another."""
+        if self._description is None and self._call(
+            self._client.collection_exists, self._collection
+        ):
+            made = self._call(self._client.get_collection, self._collection)
+            self._description = made.config.metadata or {}
+        return self._description
 
     @classmethod
     def connect(cls, server: Server, collection: str) -> ServerStore:
@@ -157,7 +188,7 @@ class ServerStore:
                 else models.PayloadSchemaType(kind)
             )
             self._call(self._client.create_payload_index, self._collection, field, how)
-        self.description = description
+        self._description = description
 
     def upsert(self, points: Sequence[Point]) -> None:
         """Add or replace points."""
@@ -184,7 +215,7 @@ class ServerStore:
         """The best hits of each query, best first; ties by id."""
         requests = [self._request(query, limit, options) for query in queries]
         responses = self._call(self._client.query_batch_points, self._collection, requests)
-        return [best_first(response.points) for response in responses]
+        return [ranked_hits(response.points, options) for response in responses]
 
     async def asearch(
         self, queries: Sequence[Query], limit: int, options: SearchOptions
@@ -197,7 +228,7 @@ class ServerStore:
             client = self._async[loop] = AsyncQdrantClient(**self._server.client_arguments)
         requests = [self._request(query, limit, options) for query in queries]
         responses = await self._acall(client.query_batch_points, self._collection, requests)
-        return [best_first(response.points) for response in responses]
+        return [ranked_hits(response.points, options) for response in responses]
 
     def scroll(
         self,
@@ -261,18 +292,23 @@ class ServerStore:
 
     def _call(self, method: Callable[..., _Result], *args: Any, **kwargs: Any) -> _Result:
         try:
-            with self._turn:
-                return method(*args, **kwargs)
-        except (ApiException, RpcError) as error:
+            for attempt in Retrying(**_AGAIN):
+                with attempt, self._turn:
+                    return method(*args, **kwargs)
+        except _ERRORS as error:
             raise self._failed(error) from error
+        raise AssertionError  # the last attempt raises what it met
 
     async def _acall(
         self, method: Callable[..., Awaitable[_Result]], *args: Any, **kwargs: Any
     ) -> _Result:
         try:
-            return await method(*args, **kwargs)
-        except (ApiException, RpcError) as error:
+            async for attempt in AsyncRetrying(**_AGAIN):
+                with attempt:
+                    return await method(*args, **kwargs)
+        except _ERRORS as error:
             raise self._failed(error) from error
+        raise AssertionError  # the last attempt raises what it met
 
     def _failed(self, error: Exception) -> IndexUnreachableError:
         return IndexUnreachableError(
@@ -286,6 +322,7 @@ class ServerStore:
             "dense": {"query": query.dense, "using": DENSE},
             "sparse": {"query": _sparse_vector(query.sparse), "using": self._sparse},
         }
+        wide = max(options.prefetch, limit)
         root: dict[str, Any]
         if options.mode == "hybrid":
             root = {
@@ -295,19 +332,21 @@ class ServerStore:
                     rrf=models.Rrf(k=options.rrf_k, weights=list(options.rrf_weights))
                 ),
                 "prefetch": [
-                    models.Prefetch(limit=options.prefetch, filter=among, **one)
-                    for one in nearest.values()
+                    models.Prefetch(limit=wide, filter=among, **one) for one in nearest.values()
                 ],
             }
         else:
             root = {**nearest[options.mode], "filter": among}
         if options.diversity is not None:
-            mmr = models.Mmr(diversity=options.diversity, candidates_limit=options.prefetch)
+            mmr = models.Mmr(diversity=options.diversity, candidates_limit=wide)
             root = {
                 "query": models.NearestQuery(nearest=query.dense, mmr=mmr),
                 "using": DENSE,
-                "prefetch": [models.Prefetch(limit=options.prefetch, **root)],
+                "prefetch": [
+                    models.Prefetch(limit=wide, score_threshold=options.min_score, **root)
+                ],
             }
+            return models.QueryRequest(limit=limit, with_payload=True, **root)
         return models.QueryRequest(
             limit=limit, with_payload=True, score_threshold=options.min_score, **root
         )

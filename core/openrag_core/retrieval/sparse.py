@@ -12,6 +12,7 @@ from qdrant_edge import Bm25, Bm25Config, DisabledStemmer, StopwordsSet
 
 from openrag_core.compute import choose_device
 from openrag_core.errors import CheckpointError, ConfigError
+from openrag_core.retrieval.encoders import fingerprint
 from openrag_core.retrieval.store import SparseVector
 from openrag_core.weights import checkpoint_folder
 
@@ -139,7 +140,7 @@ class SpladeEncoder:
             self._model = Model(str(folder), device=str(choose_device(device)))
         except Exception as error:  # a damaged file makes the libraries raise anything
             raise CheckpointError(f"no sparse encoder in {folder}: {error}") from error
-        self.name = f"splade/{folder.resolve().name}"
+        self.name = f"splade/{fingerprint(folder)}"
 
     def fit(self, sample: Sequence[str]) -> Mapping[str, Any]:  # noqa: ARG002  (the Protocol's)
         """Nothing depends on the corpus."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -16,7 +17,9 @@ PAYLOAD_INDEXES = {
     "doc_id": "keyword",
     "source": "keyword",
     "tenant": "keyword",
+    "content_hash": "keyword",
     "chunk": "integer",
+    "page": "integer",
     "created_at": "datetime",
 }
 """What every home indexes for filters, and as what."""
@@ -101,9 +104,14 @@ class FoundPoint(Protocol):
         ...
 
 
-def best_first(points: Iterable[FoundPoint]) -> list[Hit]:
-    """The engine's hits as ours, ties by id: engines leave their order open."""
-    hits = (Hit(str(point.id), point.score, point.payload or {}) for point in points)
+def ranked_hits(points: Iterable[FoundPoint], options: SearchOptions) -> list[Hit]:
+    """The engine's hits as ours, ties by id: engines leave their order open.
+
+    With diversity the engine's order stays, which is not that of its scores.
+    """
+    hits = [Hit(str(point.id), point.score, point.payload or {}) for point in points]
+    if options.diversity is not None:
+        return hits
     return sorted(hits, key=lambda hit: (-hit.score, hit.id))
 
 
@@ -153,22 +161,32 @@ class Conditions(NamedTuple):
     def _condition(self, key: str, name: str, value: Any) -> Any:  # noqa: ANN401
         match name:
             case "$exists":
-                return self.empty(key)
+                return self.empty(_path(key))
             case "$in" | "$nin":
-                return self.match_any(key, list(value))
+                if isinstance(value[0], str):
+                    return self.match_any(_path(key), list(value))
+                return self.filter(should=[self._equal(key, one) for one in value])
             case "$eq" | "$ne":
                 return self._equal(key, value)
             case order:
                 return self._range(key, **{order.removeprefix("$"): value})
 
     def _equal(self, key: str, value: object) -> Any:  # noqa: ANN401
-        if isinstance(value, float | datetime):
-            return self._range(key, gte=value, lte=value)
-        return self.match(key, value)
+        if isinstance(value, bool | str):
+            return self.match(_path(key) if isinstance(value, str) else key, value)
+        return self._range(key, gte=value, lte=value)  # 1 and 1.0 are the same number
 
     def _range(self, key: str, **bounds: Any) -> Any:  # noqa: ANN401
         times = any(isinstance(value, datetime) for value in bounds.values())
-        return (self.time if times else self.number)(key, **bounds)
+        return (self.time if times else self.number)(_path(key), **bounds)
+
+
+def _path(field: str) -> str:
+    """The field as engines parse it: a name that is more than one word stands in quotes."""
+    return ".".join(
+        part if re.fullmatch(r"[\w-]+", part, re.ASCII) else f'"{part}"'
+        for part in field.split(".")
+    )
 
 
 class PointStore(Protocol):
@@ -189,7 +207,7 @@ class PointStore(Protocol):
 
     @property
     def description(self) -> Mapping[str, Any] | None:
-        """What `create` was given; None where nothing was created yet."""
+        """What `create` was given, by whomever; None where nothing was created yet."""
         ...
 
     def create(self, description: Mapping[str, Any]) -> None:

@@ -14,7 +14,7 @@ class LetterEncoder:
 
     def __init__(self, name: str = "letters", dimension: int = 26) -> None:
         self.name = name
-        self.dimension = dimension
+        self.dimension = self._length = dimension
         self.tokenizer = Tokenizer(models.WordLevel({"<unk>": 0}, unk_token="<unk>"))
         self.tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
         self.encoded = 0
@@ -27,7 +27,7 @@ class LetterEncoder:
     encode_questions = encode_passages
 
     def _vector(self, text: str) -> list[float]:
-        counts = [1.0 + text.count(chr(ord("a") + n)) for n in range(self.dimension)]
+        counts = [1.0 + text.count(chr(ord("a") + n)) for n in range(self._length)]
         length = sqrt(sum(count * count for count in counts))
         return [count / length for count in counts]
 

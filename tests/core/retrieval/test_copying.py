@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from openrag_core import IndexMismatchError, IndexNotFoundError
+from openrag_core import Field, IndexMismatchError, IndexNotFoundError
 from openrag_core.retrieval import (
     EdgeStore,
     PassageIndex,
@@ -66,6 +66,8 @@ def test_a_copy_goes_on_where_it_was_and_follows_changes(
         embedded.remove(["0"])
         embedded.add_documents([document_from_text("Changed.", "1")])
         assert copy_points(embedded.store, target) == 1
+        assert target.count() == 9
+        assert copy_points(embedded.store, target, sync=True) == 0
         assert target.count() == 8
         assert {p.text for p in PassageIndex(target, encoder).retrieve(["Changed."], 8)[0]} == {
             "Changed.",
@@ -89,3 +91,44 @@ def test_other_indexes_are_not_mixed(
         copy_points(other.store, embedded.store)
     assert encoder.name == "letters"
     other.close()
+
+
+def test_half_a_document_is_not_called_whole(
+    tmp_path: Path, encoder: LetterEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = PassageIndex(EdgeStore(tmp_path / "index"), encoder)
+    parts = "\n\n".join(f"# {n}\n\nPart {n}." for n in range(5))
+    index.add_documents(document_from_text(f"{parts} {n}", str(n)) for n in range(400))
+    with served() as (url, _):
+        target = ServerStore.connect(Server(url=url), "copy")
+        upsert = target.upsert
+
+        def stop(points: Sequence[Point]) -> None:
+            if points[0].payload["chunk"] == 0:
+                upsert(points[: len(points) // 2])
+                raise KeyboardInterrupt
+            upsert(points)
+
+        monkeypatch.setattr(target, "upsert", stop)
+        with pytest.raises(KeyboardInterrupt):
+            copy_points(index.store, target)
+        copy = PassageIndex(target, encoder)
+        whole = copy.documents()
+        assert len(whole) == 200
+        assert target.count(Field("doc_id").is_in(whole)) == 5 * len(whole)
+        target.close()
+    index.close()
+
+
+def test_other_tenants_are_left_alone(tmp_path: Path, encoder: LetterEncoder) -> None:
+    source = PassageIndex(EdgeStore(tmp_path / "index"), encoder, tenant="one")
+    source.add_documents([document_from_text("One.", "1")])
+    with served() as (url, _):
+        target = ServerStore.connect(Server(url=url), "copy")
+        copy_points(source.store, target)
+        other = PassageIndex(target, encoder, tenant="other")
+        other.add_documents([document_from_text("Other.", "1")])
+        copy_points(source.store, target, sync=True)
+        assert other.count() == 1
+        target.close()
+    source.close()

@@ -73,6 +73,9 @@ def test_prefixes_are_encoded_and_told_by_the_name(dense: SentenceTransformerEnc
         ENCODER.locate(), question_prefix="query: ", passage_prefix="passage: "
     )
     assert prefixed.name == f"{dense.name} 'query: ' 'passage: '"
+    alone = [{"question_prefix": "x"}, {"passage_prefix": "x"}]
+    names = {SentenceTransformerEncoder(ENCODER.locate(), **one).name for one in alone}  # type: ignore[arg-type]
+    assert len(names) == 2
     assert prefixed.encode_questions(["ferry"]) == dense.encode_questions(["query: ferry"])
     assert prefixed.encode_passages(["ferry"]) == dense.encode_passages(["passage: ferry"])
 

@@ -1,8 +1,10 @@
 """core/openrag_core/retrieval/index.py: documents in, passages out, nothing twice."""
 
 import asyncio
+import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from qdrant_client import QdrantClient
@@ -124,6 +126,134 @@ def test_an_interruption_loses_no_part_of_a_document(
     assert store.count() == 6
 
 
+def long_text(name: str, parts: int = 6) -> str:
+    return "\n\n".join(f"# Part {n}\n\nThis is part {n} of {name}." for n in range(parts))
+
+
+@pytest.mark.parametrize("broken", ["upsert", "delete"])
+def test_a_change_that_was_interrupted_leaves_one_version(
+    encoder: LetterEncoder, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    """Stopped while the new version is stored, or before the old one is deleted; then edited."""
+    for then in ("second", "first", "third"):
+        store = memory()
+        index = PassageIndex(store, encoder)
+        index.add_documents([document_from_text(long_text("first"), "1")])
+        whole = store.upsert
+
+        def stop(points: object, whole: Any = whole) -> None:  # noqa: ANN401
+            if isinstance(points, list):
+                whole(points[:3])
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(store, broken, stop)
+            with pytest.raises(KeyboardInterrupt):
+                index.add_documents([document_from_text(long_text("second"), "1")])
+        index.add_documents([document_from_text(long_text(then), "1")])
+        found = index.retrieve(["part"], 30)[0]
+        assert len(found) == store.count() == 6
+        assert all(then in passage.text for passage in found)
+
+
+def test_what_never_became_whole_is_gone_with_its_file(
+    folder: Path, encoder: LetterEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "long.md").write_text(long_text("it"), encoding="utf-8")
+    store = memory()
+    index = PassageIndex(store, encoder)
+    index.add_files([folder / "ferry.txt"])
+    whole = store.upsert
+
+    def half(points: Sequence[Point]) -> None:
+        whole(points[:3])
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "upsert", half)
+        with pytest.raises(KeyboardInterrupt):
+            index.add_files([folder / "long.md"])
+    (folder / "long.md").unlink()
+    index.remove(index.gone([folder]))
+    assert store.count() == 1
+
+
+def test_documents_of_loaders_are_no_files(folder: Path, encoder: LetterEncoder) -> None:
+    index = PassageIndex(memory(), encoder)
+    index.add_documents([document_from_text("Page.", f"{folder}/a.pdf#page=1", source="a.pdf")])
+    assert index.gone([folder]) == []
+
+
+def test_a_name_that_is_no_text_is_skipped(folder: Path, encoder: LetterEncoder) -> None:
+    strange = Path(os.fsdecode(os.fsencode(folder) + b"/\xff.txt"))
+    strange.write_text("text", encoding="utf-8")
+    index = PassageIndex(memory(), encoder)
+    for _ in range(2):
+        report = index.add_files([strange, folder / "ferry.txt"])
+        assert list(report.skipped) == [strange]
+    assert index.count() == 1
+
+
+def test_diversity_reaches_what_is_found(tmp_path: Path) -> None:
+    class Hand(LetterEncoder):
+        def encode_passages(self, texts: Sequence[str]) -> list[list[float]]:
+            by_hand = {"one": [1.0, 0, 0], "like it": [0.99, 0.14, 0], "other": [0.6, 0, 0.8]}
+            return [by_hand.get(text, [1.0, 0, 0]) for text in texts]
+
+        encode_questions = encode_passages
+
+    for store in (memory(), EdgeStore(tmp_path / "index")):
+        index = PassageIndex(store, Hand(dimension=3))
+        index.add_documents(document_from_text(t, t) for t in ("one", "like it", "other"))
+
+        def found(index: PassageIndex = index, **options: Any) -> list[str]:
+            (own,) = index.retrieve(["?"], 2, SearchOptions(mode="dense", **options))
+            return [passage.text for passage in own]
+
+        assert found() == ["one", "like it"]
+        assert found(diversity=0.7) == ["one", "other"]
+        index.close()
+
+
+def test_many_equal_texts_do_not_crowd_out_others(encoder: LetterEncoder) -> None:
+    index = PassageIndex(memory(), encoder)
+    same = [document_from_text("The ferry takes 25 minutes.", f"same {n}") for n in range(60)]
+    others = [document_from_text(f"Bridge number {n}.", f"other {n}") for n in range(20)]
+    index.add_documents([*same, *others])
+    (found,) = index.retrieve(["How long does the ferry take?"], 5)
+    assert len({passage.text for passage in found}) == 5
+    (all_,) = index.retrieve(["?"], 40)
+    assert len(all_) == 21
+
+
+def test_indexes_on_one_empty_home_agree(tmp_path: Path, encoder: LetterEncoder) -> None:
+    for one, other in (
+        [EdgeStore(tmp_path / "index"), EdgeStore(tmp_path / "index")],
+        [(store := memory()), store],
+    ):
+        first, second = PassageIndex(one, encoder), PassageIndex(other, encoder)
+        foreign = PassageIndex(other, LetterEncoder("words"))
+        first.add_documents([document_from_text("The ferry.", "1")])
+        assert [p.text for p in second.retrieve(["ferry"], 1)[0]] == ["The ferry."]
+        second.add_documents([document_from_text("A much longer text about bridges.", "2")])
+        assert first.retrieve(["bridges"], 2) == second.retrieve(["bridges"], 2)
+        with pytest.raises(IndexMismatchError, match="'letters'"):
+            foreign.add_documents([document_from_text("Text.", "3")])
+        first.close()
+        second.close()
+
+
+def test_vectors_of_another_length_are_refused_with_both(encoder: LetterEncoder) -> None:
+    index = PassageIndex(memory(), encoder)
+    index.add_documents([document_from_text("Text.", "1")])
+    index.encoder = LetterEncoder(dimension=20)
+    index.encoder.dimension = 26
+    with pytest.raises(IndexMismatchError, match=r"length 20.*length 26"):
+        index.retrieve(["?"], 1)
+    with pytest.raises(IndexMismatchError, match="length 20"):
+        index.add_documents([document_from_text("Text.", "2")])
+
+
 def test_many_documents_go_in_windows(encoder: LetterEncoder) -> None:
     """A long document is cut by a window, and its first piece still comes last."""
     store, sizes = memory(), []
@@ -162,12 +292,17 @@ def test_a_document_that_comes_twice_is_there_once(encoder: LetterEncoder) -> No
     report = index.add_documents([document_from_text(text, "1") for text in ("Old.", "New.")])
     assert counts(report) == (1, 1, 0, 0)
     assert [p.text for p in index.retrieve(["?"], 9)[0]] == ["New."]
+    texts = ("Newer.", "Newest.", "Last.")
+    index.add_documents([document_from_text(text, "1") for text in texts])
+    assert [p.text for p in index.retrieve(["?"], 9)[0]] == ["Last."]
 
 
 def test_a_document_without_text_is_passed_over(encoder: LetterEncoder) -> None:
     index = PassageIndex(memory(), encoder)
-    report = index.add_documents([Document("a", "a", "0", ()), Document("b", "b", "0", ())])
-    assert report.passages == 0
+    empty = Document("a", "a", "0", ())
+    report = index.add_documents([empty, empty, document_from_text("text", "b")])
+    assert (report.added, report.passages) == (1, 1)
+    assert report.skipped == {"a": "holds no text"}
     with pytest.raises(DocumentError, match="a: holds no text"):
         document_from_text(" ", "a")
     with pytest.raises(DocumentError, match="metadata is not what JSON"):
@@ -201,7 +336,6 @@ def test_tenants_see_and_touch_their_own_only(encoder: LetterEncoder) -> None:
     store = memory()
     one, other = (PassageIndex(store, encoder, tenant=name) for name in ("one", "other"))
     one.add_documents([document_from_text("Ours.", "1")])
-    other = PassageIndex(store, encoder, tenant="other")
     other.add_documents([document_from_text("Theirs.", "1"), document_from_text("Ours.", "2")])
     assert [p.text for p in one.retrieve(["?"], 5)[0]] == ["Ours."]
     assert {p.text for p in other.retrieve(["?"], 5)[0]} == {"Theirs.", "Ours."}
@@ -209,6 +343,16 @@ def test_tenants_see_and_touch_their_own_only(encoder: LetterEncoder) -> None:
     assert (one.count(), other.count()) == (0, 2)
     one.add_documents([document_from_text("Changed.", "1")])
     assert {p.text for p in other.retrieve(["?"], 5)[0]} == {"Theirs.", "Ours."}
+    assert PassageIndex(store, encoder, tenant="new").retrieve(["?"], 5) == [[]]
+    with pytest.raises(IndexMismatchError, match="shared by tenants: name one"):
+        PassageIndex(store, encoder)
+
+
+def test_an_index_without_tenants_takes_none(encoder: LetterEncoder) -> None:
+    store = memory()
+    PassageIndex(store, encoder).add_documents([document_from_text("Ours.", "1")])
+    with pytest.raises(IndexMismatchError, match="tenants False"):
+        PassageIndex(store, encoder, tenant="one")
 
 
 def test_equal_texts_and_crowding_documents_are_thinned(encoder: LetterEncoder) -> None:
