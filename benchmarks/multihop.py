@@ -31,13 +31,17 @@ QUESTIONS = 300  # of HotpotQA
 WHOLE = SearchOptions(max_per_document=1)
 
 
-def two_wiki() -> tuple[PassageIndex, list[str], list[set[str]]]:
-    """The index, questions with two gold passages, and the ids of those."""
+Task = tuple[PassageIndex, list[str], list[set[str]], list[str]]
+
+
+def two_wiki() -> Task:
+    """The index, questions with two gold passages, the ids of those, and the questions' kinds."""
     asked = [row for row in rows("2wiki_dev") if len(row["gold_ids"]) == 2]
-    return index("wiki"), [r["question"] for r in asked], [set(r["gold_ids"]) for r in asked]
+    gold = [set(row["gold_ids"]) for row in asked]
+    return index("wiki"), [r["question"] for r in asked], gold, [r["type"] for r in asked]
 
 
-def hotpot() -> tuple[PassageIndex, list[str], list[set[str]]]:
+def hotpot() -> Task:
     """The same; a passage is known by its title."""
     asked = [row for row in rows("hotpotqa_distractor_devB") if len(row["gold"]) == 2]
     asked = asked[:QUESTIONS]
@@ -48,14 +52,14 @@ def hotpot() -> tuple[PassageIndex, list[str], list[set[str]]]:
         document_from_text(text, title, title=title) for title, text in texts.items()
     )
     gold = [{passage["title"] for passage in row["gold"]} for row in asked]
-    return made, [row["question"] for row in asked], gold
+    return made, [row["question"] for row in asked], gold, [row["type"] for row in asked]
 
 
 def main() -> None:
     """Measure both sets."""
     results: dict[str, Any] = {}
     for name, read in (("2Wiki", two_wiki), ("HotpotQA", hotpot)):
-        passages, questions, gold = read()
+        passages, questions, gold, kinds = read()
         passages.options = WHOLE
         reranker = MaxSimReranker(passages.encoder.encoder)  # type: ignore[attr-defined]
         chained = MultihopRetriever(passages)
@@ -65,6 +69,7 @@ def main() -> None:
         both = zip(gold, single, strict=True)
         held = [[wanted <= documents for documents in own] for wanted, own in both]
         table = {"single search": _shares(held)}
+        table |= _by_kind("single search", held, kinds)
         for label, retriever in (("chains", chained), ("chains, MaxSim", reranked)):
             start = perf_counter()
             chains = retriever.chains(questions, max(DEPTHS))
@@ -73,6 +78,7 @@ def main() -> None:
             both = zip(gold, sets, strict=True)
             held = [[wanted in own[:depth] for depth in DEPTHS] for wanted, own in both]
             table[label] = _shares(held)
+            table |= _by_kind(label, held, kinds)
             print(f"{name} {label}: {seconds * 1000:.0f} ms per question")
         results[f"{name} ({len(gold)} questions, {passages.count()} passages)"] = table
         passages.close()
@@ -86,6 +92,17 @@ def main() -> None:
 def _shares(held: Sequence[Sequence[bool]]) -> list[float]:
     """Of the questions, by depth."""
     return [round(fmean(column), 3) for column in zip(*held, strict=True)]
+
+
+def _by_kind(
+    label: str, held: Sequence[Sequence[bool]], kinds: Sequence[str]
+) -> dict[str, list[float]]:
+    return {
+        f"{label}, {kind} ({kinds.count(kind)})": _shares(
+            [own for own, its in zip(held, kinds, strict=True) if its == kind]
+        )
+        for kind in sorted(set(kinds))
+    }
 
 
 def _document(passage: Passage) -> str:
