@@ -13,7 +13,7 @@ from llama_index.core.vector_stores import (
 
 from openrag_core import Filter, FilterError
 from openrag_core.filters import All, AnyOf, Condition, Not
-from openrag_core.retrieval.index import FIELDS
+from openrag_core.retrieval.payload import FIELDS
 
 _OPERATORS = {
     FilterOperator.EQ: "$eq",

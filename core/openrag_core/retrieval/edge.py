@@ -10,15 +10,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from threading import Lock
-from typing import Any, TypeVar
-from weakref import WeakValueDictionary, finalize
+from typing import Any
 
-import psutil
-from filelock import FileLock, Timeout
 from qdrant_edge import (
     CountRequest,
     Distance,
@@ -50,8 +46,9 @@ from qdrant_edge import Point as EdgePoint
 from qdrant_edge import Query as EdgeQuery
 from qdrant_edge import SparseVector as EdgeSparseVector
 
-from openrag_core.errors import IndexLockedError, IndexMismatchError, PassageIndexError
+from openrag_core.errors import IndexMismatchError, PassageIndexError
 from openrag_core.filters import Filter
+from openrag_core.retrieval.edge_engine import Engine, engine_on, guarded
 from openrag_core.retrieval.store import (
     DENSE,
     PAGE,
@@ -61,10 +58,10 @@ from openrag_core.retrieval.store import (
     Point,
     Query,
     Schema,
-    SparseVector,
     pages,
     ranked_hits,
     sparse_name,
+    stored_point,
 )
 from openrag_core.search import SearchOptions
 
@@ -89,7 +86,6 @@ _KINDS = {
     "integer": PayloadSchemaType.Integer,
     "datetime": PayloadSchemaType.Datetime,
 }
-_Result = TypeVar("_Result")
 
 
 class EdgeStore:
@@ -113,7 +109,7 @@ class EdgeStore:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._file = folder / "index.json"
-        self._engine: _Engine | None = None
+        self._engine: Engine | None = None
         self.address = str(folder)
         self._description: Mapping[str, Any] | None = None
         self._look()
@@ -151,7 +147,7 @@ class EdgeStore:
                 shard.update(UpdateOperation.create_field_index(field, _KINDS[kind]))
             return shard
 
-        engine = _engine(self._folder, opening)
+        engine = engine_on(self._folder, opening)
         if not self._file.is_file():
             temporary = self._file.with_suffix(".tmp")
             temporary.write_text(json.dumps(dict(description), indent=2), encoding="utf-8")
@@ -219,7 +215,8 @@ class EdgeStore:
             return self._call("scroll", request)
 
         for records in pages(read):
-            yield [self._point(record) for record in records]
+            points = (stored_point(record, self._sparse) for record in records)
+            yield [replace(p, payload=_without_truths(p.payload)) for p in points]
 
     def count(self, filter_: Filter | None = None) -> int:
         """How many points there are."""
@@ -242,7 +239,7 @@ class EdgeStore:
                 f"the index {self.address} was opened before this process was forked: start "
                 "processes by spawn, and open it in one of them"
             )
-        return _guarded(self._folder, getattr(self._engine.shard, method), *args)
+        return guarded(self._folder, getattr(self._engine.shard, method), *args)
 
     def _update(self, operation: UpdateOperation) -> None:
         self._call("update", operation)
@@ -251,7 +248,7 @@ class EdgeStore:
     def _look(self) -> None:
         if self._file.is_file():
             points = str(self._folder / "points")
-            self._engine = _engine(self._folder, lambda: EdgeShard.load(points))
+            self._engine = engine_on(self._folder, lambda: EdgeShard.load(points))
             self._description = self._read()
 
     def _read(self) -> Mapping[str, Any]:
@@ -266,16 +263,6 @@ class EdgeStore:
     @property
     def _sparse(self) -> str:
         return sparse_name(self.description)
-
-    def _point(self, record: Any) -> Point:  # noqa: ANN401  (the stub names it only)
-        vector = record.vector or {}
-        sparse = vector.get(self._sparse)
-        return Point(
-            id=str(record.id),
-            payload=_without_truths(record.payload or {}),
-            dense=vector.get(DENSE, []),
-            sparse=SparseVector(sparse.indices, sparse.values) if sparse else SparseVector([], []),
-        )
 
     def _request(self, query: Query, limit: int, options: SearchOptions) -> QueryRequest:
         among = None if options.filter is None else _CONDITIONS.translate(options.filter)
@@ -328,77 +315,3 @@ def _truth(path: str, value: bool) -> str:
 
 def _without_truths(payload: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in payload.items() if key != _TRUTHS}
-
-
-class _Engine:
-    """An open shard and the lock on its folder, let go when the last store that uses it is gone."""
-
-    def __init__(self, shard: EdgeShard, lock: FileLock, owner: Path) -> None:
-        self.shard = shard
-        self.process = os.getpid()
-        owner.write_text(str(os.getpid()), encoding="utf-8")
-        finalize(self, _release, shard, lock, owner, self.process)
-
-
-_engines: WeakValueDictionary[Path, _Engine] = WeakValueDictionary()
-_opening = Lock()
-
-
-def _engine(folder: Path, opening: Callable[[], EdgeShard]) -> _Engine:
-    """The engine that this process has on the folder; opened if there is none yet."""
-    with _opening:
-        if (engine := _engines.get(folder.resolve())) is not None:
-            return engine
-        owner = folder / "owner"
-        lock = FileLock(folder / "lock", is_singleton=False)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            lock.acquire(timeout=0)
-        except Timeout as error:
-            raise IndexLockedError(
-                f"the index {folder} is in use by {_process(owner)}. Wait until it ends, or "
-                "serve several processes from a Qdrant server (--qdrant-url)"
-            ) from error
-        except OSError as error:
-            raise PassageIndexError(
-                f"the index {folder} cannot be written ({error}): reading it needs that too. "
-                "Give a folder of your own (--index)"
-            ) from error
-        try:
-            shard = _guarded(folder, opening)
-        except BaseException:
-            lock.release()
-            raise
-        engine = _engines[folder.resolve()] = _Engine(shard, lock, owner)
-        return engine
-
-
-def _release(shard: EdgeShard, lock: FileLock, owner: Path, process: int) -> None:
-    if process != os.getpid():  # forked: the folder is the parent's
-        return
-    shard.close()
-    owner.unlink(missing_ok=True)
-    lock.release()
-
-
-def _guarded(folder: Path, call: Callable[..., _Result], *args: object) -> _Result:
-    """Call the engine, which raises bare exceptions, and panics that are not even those."""
-    try:
-        return call(*args)
-    except (KeyboardInterrupt, SystemExit):
-        raise
-    except BaseException as error:
-        raise PassageIndexError(
-            f"the index {folder} cannot be used: {error}. "
-            "If its files are damaged, delete the folder and index again"
-        ) from error
-
-
-def _process(owner: Path) -> str:
-    """The process that wrote the file, as a person would look for it."""
-    try:
-        process = psutil.Process(int(owner.read_text(encoding="utf-8")))
-        command = " ".join(" ".join(process.cmdline()).split())
-    except (OSError, ValueError, psutil.Error):
-        return "another process"
-    return f"process {process.pid} ({command[:120]})"

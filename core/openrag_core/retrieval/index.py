@@ -28,17 +28,13 @@ from openrag_core.retrieval.documents import MAX_BYTES, Document
 from openrag_core.retrieval.encoders import DenseEncoder, checked_vectors
 from openrag_core.retrieval.ingestion import IndexReport, ingest_documents, ingest_files
 from openrag_core.retrieval.neighbours import read_with_neighbours
+from openrag_core.retrieval.payload import FIELDS, to_passage
 from openrag_core.retrieval.sparse import Bm25Encoder, SparseEncoder
 from openrag_core.retrieval.store import Hit, PointStore, Query, SparseVector
 from openrag_core.search import SearchOptions
 from openrag_core.steps import Call, Steps, arun, run
 
 SCHEMA = 2  # of the payload; raised when an old index can no longer be read
-FIELDS = (
-    *("text", "title", "source", "page", "start", "end", "doc_id", "chunk"),
-    *("content_hash", "created_at", "tenant"),
-)
-"""What can be filtered by, beside "metadata.KEY"."""
 _SPARE = 3  # times top_k that is searched, since some of what is found is left out
 _WIDER = 4  # times that, where it was not enough
 _COMPARING = {"$eq", "$gt", "$gte", "$lt", "$lte", "$in"}
@@ -352,19 +348,6 @@ def check_indexed(store: PointStore) -> None:
     if store.description is None or not store.count():
         what = "there is no index at" if store.description is None else "nothing is indexed in"
         raise IndexNotFoundError(f"{what} {store.address}. Make an index: openrag index PATH")
-
-
-def to_passage(id_: str, payload: Mapping[str, Any], score: float | None) -> Passage:
-    """What is stored, as the pipeline knows it; the document's metadata and the position in one."""
-    position = {key: payload[key] for key in FIELDS[3:] if payload.get(key) is not None}
-    return Passage(
-        id=id_,
-        text=payload["text"],
-        title=payload["title"],
-        source=payload["source"],
-        metadata={**(payload.get("metadata") or {}), **position},
-        retrieval_score=score,
-    )
 
 
 def _distinct(hits: Sequence[Hit], max_per_document: int | None) -> list[Hit]:

@@ -21,6 +21,7 @@ from openrag_core.filters import AnyOf, Field
 from openrag_core.retrieval.chunking import Chunk
 from openrag_core.retrieval.documents import MAX_BYTES, Document, hash_file, read_file
 from openrag_core.retrieval.encoders import checked_vectors
+from openrag_core.retrieval.payload import to_payload
 from openrag_core.retrieval.store import Point
 
 if TYPE_CHECKING:
@@ -192,20 +193,9 @@ def _store(
                 id=_id(piece, index.tenant),
                 dense=vector,
                 sparse=terms,
-                payload={
-                    "text": piece.chunk.text,
-                    "title": piece.chunk.title,
-                    "source": piece.document.source,
-                    "page": piece.chunk.page,
-                    "start": piece.chunk.start,
-                    "end": piece.chunk.end,
-                    "doc_id": piece.document.id,
-                    "chunk": piece.number,
-                    "content_hash": piece.document.content_hash,
-                    "created_at": now,
-                    "tenant": index.tenant,
-                    "metadata": dict(piece.document.metadata),
-                },
+                payload=to_payload(
+                    piece.document, piece.number, piece.chunk, created_at=now, tenant=index.tenant
+                ),
             )
             for piece, vector, terms in zip(window, dense, sparse, strict=True)
         ]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from openrag_core.filters import AnyOf, Field
 from openrag_core.records import Passage
+from openrag_core.retrieval.payload import to_passage
 from openrag_core.retrieval.store import Hit
 
 if TYPE_CHECKING:
@@ -28,8 +29,6 @@ def read_with_neighbours(
         found: Of each question, best first.
         distance: How many pieces before and after, >= 1.
     """
-    from openrag_core.retrieval.index import to_passage  # noqa: PLC0415  (it imports this module)
-
     hits = [hit for own in found for hit in own]
     pieces = _pieces(index, hits, distance) if hits else {}
     passages: list[list[Passage]] = []

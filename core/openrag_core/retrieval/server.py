@@ -37,6 +37,7 @@ from openrag_core.retrieval.store import (
     pages,
     ranked_hits,
     sparse_name,
+    stored_point,
 )
 from openrag_core.search import SearchOptions
 
@@ -254,7 +255,7 @@ class ServerStore:
             )
 
         for records in pages(read):
-            yield [self._point(record) for record in records]
+            yield [stored_point(record, self._sparse) for record in records]
 
     def count(self, filter_: Filter | None = None) -> int:
         """How many points there are."""
@@ -270,16 +271,6 @@ class ServerStore:
     @property
     def _sparse(self) -> str:
         return sparse_name(self.description)
-
-    def _point(self, record: models.Record) -> Point:
-        vector: Any = record.vector or {}
-        sparse = vector.get(self._sparse)
-        return Point(
-            id=str(record.id),
-            payload=record.payload or {},
-            dense=vector.get(DENSE, []),
-            sparse=SparseVector(sparse.indices, sparse.values) if sparse else SparseVector([], []),
-        )
 
     def _check_version(self) -> None:
         found = self._call(self._client.info).version

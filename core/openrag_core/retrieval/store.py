@@ -115,6 +115,23 @@ def ranked_hits(points: Iterable[FoundPoint], options: SearchOptions) -> list[Hi
     return sorted(hits, key=lambda hit: (-hit.score, hit.id))
 
 
+def stored_point(record: Any, sparse: str) -> Point:  # noqa: ANN401  (each engine has its own)
+    """An engine's record as ours.
+
+    Args:
+        record: With id, payload and, where they were asked for, vectors by name.
+        sparse: Name of the sparse vector.
+    """
+    vectors = record.vector or {}
+    terms = vectors.get(sparse)
+    return Point(
+        id=str(record.id),
+        payload=record.payload or {},
+        dense=vectors.get(DENSE, []),
+        sparse=SparseVector(terms.indices, terms.values) if terms else SparseVector([], []),
+    )
+
+
 def pages(read: Callable[[Any], tuple[Any, Any]]) -> Iterator[Any]:
     """Page after page of an engine that gives the next offset with each, None at the end."""
     offset = None
