@@ -47,7 +47,7 @@ types: setup
 layers: setup
 	$(BIN)/lint-imports --no-cache --no-logo
 
-bench: setup  ## measure; the last three need $OPENRAG_TEST_DATA (an hour)
+bench: setup  ## measure; some need $OPENRAG_TEST_DATA (two hours)
 	$(BIN)/python benchmarks/experts.py
 	$(BIN)/python benchmarks/mixture.py
 	$(BIN)/python benchmarks/passages.py
@@ -56,6 +56,10 @@ bench: setup  ## measure; the last three need $OPENRAG_TEST_DATA (an hour)
 	$(BIN)/python benchmarks/drafts.py
 	$(BIN)/python benchmarks/relevance.py
 	$(BIN)/python benchmarks/ranking.py
+	$(BIN)/python benchmarks/engine.py
+	$(BIN)/python benchmarks/ingestion.py
+	$(BIN)/python benchmarks/retrieval.py
+	$(BIN)/python benchmarks/multihop.py
 
 bundled: setup  ## train the bundled model anew into runs/; needs $OPENRAG_TEST_DATA (two hours)
 	$(BIN)/python recipes/bundled_questions.py runs/data
