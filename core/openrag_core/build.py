@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from openrag_core._extras import need
 from openrag_core.errors import ConfigError
 from openrag_core.gate import Gate
-from openrag_core.pipeline import OpenRAG
+from openrag_core.pipeline import OpenRAG, check_hops
 from openrag_core.ports import ChainRetriever, Reranker, Retriever
 from openrag_core.records import EvidenceMode, GateMode, Hops
 from openrag_core.search import SearchOptions
@@ -123,6 +123,11 @@ class Settings:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "index", Path(self.index))  # a string will do
+        if not isinstance(self.search, SearchOptions):
+            raise ConfigError(f"search must be SearchOptions(...), got {self.search!r}")
+        if self.tenant is not None and not self.tenant:
+            raise ConfigError("tenant must not be empty: name one, or leave it out")
+        check_hops(self.hops)
         Gate(self.gate, self.threshold)
         if self.evidence not in get_args(EvidenceMode):
             raise ConfigError(
@@ -145,7 +150,7 @@ def build(settings: Settings | None = None, *, retriever: Retriever | None = Non
         MissingExtraError: A part needs a package that is not installed.
         OpenRAGError: A part cannot be made; the message says why.
     """
-    settings = settings or Settings()
+    settings = _settings(settings)
     need("model", "torch", "transformers")
     retriever = retriever or open_index(settings)
     from openrag_core.model import TransformersGenerator, load  # noqa: PLC0415
@@ -205,7 +210,7 @@ def open_index(
         PassageIndexError: It cannot be used; the message says why.
         CheckpointError: The dense encoder cannot be loaded.
     """
-    settings = settings or Settings()
+    settings = _settings(settings)
     need("qdrant", "qdrant_edge", "qdrant_client", "sentence_transformers")
     from openrag_core.retrieval import PassageIndex  # noqa: PLC0415
     from openrag_core.retrieval.index import check_indexed  # noqa: PLC0415
@@ -227,6 +232,14 @@ def open_index(
     except BaseException:
         store.close()
         raise
+
+
+def _settings(settings: Settings | None) -> Settings:
+    if settings is not None and not isinstance(settings, Settings):
+        raise ConfigError(
+            f"settings must be Settings(...), such as Settings(index=...); got {settings!r}"
+        )
+    return settings or Settings()
 
 
 def open_store(settings: Settings) -> PointStore:

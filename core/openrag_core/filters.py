@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal, TypeAlias, get_args
@@ -32,7 +33,9 @@ class _Combinable:
     __slots__ = ()
 
     def __bool__(self) -> bool:
-        raise TypeError("a filter is neither true nor false: join filters by & and |, not by and")
+        raise TypeError(
+            "a filter is neither true nor false: write &, | and ~ instead of and, or and not"
+        )
 
     def __and__(self, other: Filter) -> All:
         return All((*_parts(self, All), *_parts(other, All)))
@@ -206,7 +209,8 @@ def from_dict(given: Mapping[str, Any]) -> Filter:
 
     Args:
         given: Such as `{"source": "a.md", "page": {"$gte": 3, "$lt": 9}}`, whose parts must all
-            hold; also with "$and", "$or" (lists of such) and "$not".
+            hold; also with "$and", "$or" (lists of such) and "$not". Times may be strings in
+            ISO 8601 where they are compared by order.
 
     Raises:
         FilterError: It is empty, or has another form, or an unknown operator.
@@ -238,6 +242,9 @@ def _read(key: str, value: Any) -> list[Filter]:  # noqa: ANN401  (a user's)
 
 
 def _condition(field: str, name: Any, value: Any) -> Condition:  # noqa: ANN401  (a user's)
+    if name in _ORDER and isinstance(value, str):  # JSON has no times
+        with suppress(ValueError):
+            value = datetime.fromisoformat(value)
     listed = isinstance(value, Iterable) and not isinstance(value, str | Mapping)
     return Condition(field, name, tuple(value) if listed else value)
 

@@ -91,8 +91,7 @@ class OpenRAG:
             )
 
     def _check_hops(self) -> None:
-        if self.hops != "auto" and not (isinstance(self.hops, int) and self.hops >= 1):
-            raise ConfigError(f'hops must be a whole number >= 1, or "auto"; got {self.hops!r}')
+        check_hops(self.hops)
         if self.hops != 1 and not isinstance(self.retriever, ChainRetriever):
             raise ConfigError(
                 f"hops={self.hops!r} needs a retriever that finds chains: give "
@@ -333,6 +332,16 @@ Chains = Sequence[Sequence[Evidence]]
 def _flat(chains: Sequence[Evidence]) -> list[Passage]:
     """Every passage once, in the order of the chains."""
     return list({passage.id: passage for chain in chains for passage in chain}.values())
+
+
+def check_hops(hops: Hops) -> None:
+    """Refuse what is no number of hops.
+
+    Raises:
+        ConfigError: It is neither "auto" nor a whole number >= 1.
+    """
+    if hops != "auto" and not (isinstance(hops, int) and hops >= 1):
+        raise ConfigError(f'hops must be a whole number >= 1, or "auto"; got {hops!r}')
 
 
 def check_questions(questions: Sequence[str]) -> None:

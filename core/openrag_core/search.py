@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from openrag_core.errors import ConfigError
-from openrag_core.filters import Filter
+from openrag_core.filters import Filter, from_dict
 
 SearchMode = Literal["hybrid", "dense", "sparse"]
 Fusion = Literal["dbsf", "rrf"]
@@ -34,19 +34,21 @@ class SearchOptions:
     prefetch: int = 100
     """Passages of each kind that are joined; >= 1."""
     filter: Filter | None = None
-    """Only passages of which it holds are looked at."""
+    """Only passages of which it holds are looked at; a dictionary is read by `from_dict`."""
     min_score: float | None = None
     """Passages of a lower score are left out. Scores of "hybrid" depend on what else was found:
     set it with "dense" (a cosine) or "sparse" only."""
     diversity: float | None = None
-    """From 0 to 1: how much the passages shall differ (maximal marginal relevance, by the dense
-    vectors, among the best `prefetch`)."""
+    """From 0 to 1: how much the passages shall differ (maximal marginal relevance among the best
+    `prefetch`). Both are then told by the dense vectors alone, whatever the mode, and scores are
+    cosines; beyond .3 passages come up that have little to do with the question."""
     max_per_document: int | None = None
     """Most passages of one document; >= 1."""
     neighbours: int = 0
     """Small to large: how many pieces before and after a found one are read along with it."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "filter", _read(self.filter))
         for name, allowed in (("mode", SearchMode), ("fusion", Fusion)):
             if getattr(self, name) not in get_args(allowed):
                 raise ConfigError(
@@ -64,3 +66,7 @@ class SearchOptions:
             raise ConfigError(
                 "min_score has no meaning for fused scores: set mode to dense or sparse with it"
             )
+
+
+def _read(given: Any) -> Filter | None:  # noqa: ANN401  (a user's)
+    return given if given is None or isinstance(given, get_args(Filter)) else from_dict(given)

@@ -269,7 +269,7 @@ def _joined(text: str) -> str:
         (("index",), "name files or folders"),
         (("index", "--to", "http://a", "--qdrant-url", "http://b"), "leave out --qdrant-url"),
         (("index", "--to", "http://127.0.0.1:9"), "did not do as asked"),
-        (("ask", "Why?", "--hops", "two"), "--hops must be a whole number"),
+        (("ask", "Why?", "--hops", "two"), "hops must be a whole number"),
         (("ask", "Why?", "--filter", "{"), "is not JSON"),
         (("ask", "Why?", "--filter", '{"year": {"$near": 1}}'), "is no operator"),
         (("ask", "Why?", "--filter", '{"year": 1}'), "'year' is no field of a passage"),

@@ -2,7 +2,11 @@
 
 import pytest
 
-from openrag_core import ConfigError, SearchOptions
+from openrag_core import ConfigError, Field, FilterError, SearchOptions
+
+
+def test_a_dictionary_is_a_filter() -> None:
+    assert SearchOptions(filter={"page": 3}).filter == (Field("page") == 3)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -17,8 +21,9 @@ from openrag_core import ConfigError, SearchOptions
         ({"diversity": 1.5}, r"diversity must be in \[0, 1\]"),
         ({"rrf_weights": (1.0, 0.0)}, "two numbers > 0"),
         ({"min_score": 0.5}, "no meaning for fused scores"),
+        ({"filter": "source == a"}, "is no filter"),
     ],
 )
 def test_what_cannot_be_is_refused(options: dict[str, object], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises((ConfigError, FilterError), match=message):
         SearchOptions(**options)  # type: ignore[arg-type]

@@ -22,7 +22,7 @@ from openrag_core.cli.models import convert, upcycle
 from openrag_core.cli.training import data_app, train
 from openrag_core.errors import ConfigError, DocumentError, FilterError, OpenRAGError
 from openrag_core.filters import Filter, from_dict
-from openrag_core.pipeline import check_questions
+from openrag_core.pipeline import check_hops, check_questions
 from openrag_core.records import EvidenceMode, GateMode, Hops
 from openrag_core.search import SearchMode, SearchOptions
 
@@ -288,8 +288,9 @@ def _hops(text: str) -> Hops:
         return "auto"
     try:
         return int(text)
-    except ValueError as error:
-        raise ConfigError(f"--hops must be a whole number >= 1, or auto; got {text!r}") from error
+    except ValueError:
+        check_hops(text)  # type: ignore[arg-type]  # it says what is wrong
+        raise
 
 
 def _filter(text: str | None) -> Filter | None:

@@ -162,6 +162,8 @@ def place(passage: Passage) -> str:
 
 def _note(result: Answer) -> str:
     confidence = f"confidence {result.confidence:.2f}"
+    if result.abstained and not result.candidates:
+        return "no passage was found at all: is the filter, or the tenant, the right one?"
     if result.abstained:
         return "no passage was relevant enough to answer from"
     if not result.decision.retrieve:

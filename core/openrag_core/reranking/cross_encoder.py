@@ -33,7 +33,7 @@ class CrossEncoderReranker:
         min_relevance: float = 0.5,
         device: str | None = None,
     ) -> None:
-        folder = checkpoint_folder(path_or_name, otherwise="maxsim")
+        folder = checkpoint_folder(path_or_name, otherwise="maxsim, reflection, cohere or none")
         try:
             self._model = CrossEncoder(
                 str(folder), device=device, activation_fn=Sigmoid(), num_labels=1

@@ -116,7 +116,7 @@ class ChatContext:
             )
             sentence = self._cache.get(self.name, prompt)
             if sentence is None:
-                sentence = " ".join(self._ask(prompt).split())
+                sentence = " ".join(str(self._ask(prompt) or "").split())
                 self._cache.put(sentence, self.name, prompt)
             return f"{chunk.title}\n{sentence}".strip()
 

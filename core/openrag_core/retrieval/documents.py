@@ -10,7 +10,7 @@ from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
-from bs4 import BeautifulSoup
+from bs4 import BeautifulSoup, Tag
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from markdownify import markdownify
@@ -29,6 +29,8 @@ _UNREAD = (
     "svg",
 )  # of a page, not for reading
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
+_BOLD = 7  # level of a paragraph that is bold throughout, below all headings
+_HEADING_LENGTH = 200  # characters; a longer one is text
 MAX_BYTES = 100_000_000
 """Of a file, unless another limit is given."""
 
@@ -154,7 +156,7 @@ def read_file(file: Path, max_bytes: int = MAX_BYTES) -> Document:
         sections = tuple(section for section in reader(file) if section.text.strip())
         "".join([source, *(section.title + section.text for section in sections)]).encode()
     except UnicodeDecodeError as error:
-        raise DocumentError("is not UTF-8 text") from error
+        raise DocumentError("is not UTF-8 text: convert it (iconv -t UTF-8)") from error
     except UnicodeEncodeError as error:
         raise DocumentError("its name or text holds what is no Unicode character") from error
     except Exception as error:  # readers of damaged files raise anything
@@ -165,7 +167,7 @@ def read_file(file: Path, max_bytes: int = MAX_BYTES) -> Document:
 
 
 def markdown_sections(text: str, title: str = "") -> Iterator[Section]:
-    """Cut Markdown at its headings; front matter is left out.
+    """Cut Markdown at its headings, and at paragraphs all bold; front matter is left out.
 
     Args:
         text: The whole document.
@@ -181,14 +183,28 @@ def markdown_sections(text: str, title: str = "") -> Iterator[Section]:
             continue
         if token.type == "front_matter":
             start = token.map[1]
-        if token.type == "heading_open":
-            level = _HEADINGS[token.tag]
+        level = _HEADINGS.get(token.tag, 0)
+        if token.type == "paragraph_open" and _is_bold(inline):
+            level = _BOLD
+        if level:
             yield _section(above, lines[start : token.map[0]], offsets[start], level)
             above = {outer: name for outer, name in above.items() if outer < level}
-            if inline.content != title:
-                above[level] = inline.content
+            name = inline.content.strip("*_ ") if level == _BOLD else inline.content
+            if name != title:
+                above[level] = name
             start = token.map[1]
     yield _section(above, lines[start:], offsets[start])
+
+
+def _is_bold(inline: Token) -> bool:
+    """Whether a paragraph is a heading in disguise: one line, all of it bold."""
+    parts = [part.type for part in inline.children or () if part.content or part.nesting]
+    return (
+        len(parts) >= 3
+        and parts[0] == "strong_open"
+        and parts.index("strong_close") == len(parts) - 1
+        and len(inline.content) <= _HEADING_LENGTH
+    )
 
 
 def _section(
@@ -222,13 +238,28 @@ def _markdown(file: Path) -> Iterator[Section]:
 
 def _html(file: Path) -> Iterator[Section]:
     page = BeautifulSoup(file.read_bytes(), "html.parser")
+    for listing in page(["ul", "ol"]):
+        if not listing.decomposed and _is_contents(listing):
+            listing.decompose()
     title = page.title.get_text(strip=True) if page.title else ""
     for element in page(["title", *_UNREAD]):
         element.decompose()
     markdown = markdownify(
-        str(page), heading_style="ATX", escape_asterisks=False, escape_underscores=False
+        str(page),
+        heading_style="ATX",
+        escape_asterisks=False,
+        escape_underscores=False,
+        strip=["a"],  # where a link leads is not for reading
     )
     yield from markdown_sections(markdown, title)
+
+
+def _is_contents(listing: Tag) -> bool:
+    """Whether a list holds nothing but links into its own page."""
+    links = listing("a")
+    inside = all(str(link.get("href", "")).startswith("#") for link in links)
+    words = {word for link in links for word in link.get_text().split()}
+    return bool(links) and inside and words >= set(listing.get_text().split())
 
 
 def _pdf(file: Path) -> Iterator[Section]:

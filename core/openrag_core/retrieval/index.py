@@ -14,6 +14,7 @@ from openrag_core.errors import (
     IndexMismatchError,
     IndexNotFoundError,
     PassageIndexError,
+    QuestionError,
 )
 from openrag_core.filters import Condition, Field, Filter, conditions
 from openrag_core.records import Passage
@@ -103,6 +104,7 @@ class PassageIndex:
 
         Raises:
             ConfigError: `top_k` is below 1.
+            QuestionError: It is one string instead of a list.
             FilterError: Nothing was found, and a field of the filter is in no passage.
             IndexNotFoundError: Nothing has been indexed yet.
         """
@@ -126,7 +128,7 @@ class PassageIndex:
         It can be stopped at any time and run again: what is stored is whole documents.
 
         Args:
-            files: Read one after the other.
+            files: Paths, read one after the other; no folders (see `find_files`).
             on_file: Called with each file once it is dealt with.
             max_bytes: Larger files are skipped.
 
@@ -244,9 +246,15 @@ class PassageIndex:
             if stored.get(what) == ours:
                 continue
             self.store.close()
-            if what == "tenants" and not ours:
+            if what == "tenants":
                 raise IndexMismatchError(
-                    f"the index at {self.store.address} is shared by tenants: name one (--tenant)"
+                    f"the index at {self.store.address} "
+                    + (
+                        "was made without tenants: leave the tenant out (--tenant), or index into "
+                        "another place"
+                        if ours
+                        else "is shared by tenants: name one (--tenant)"
+                    )
                 )
             raise IndexMismatchError(
                 f"the index at {self.store.address} was made with {what} "
@@ -258,6 +266,8 @@ class PassageIndex:
         self, questions: Sequence[str], top_k: int, options: SearchOptions
     ) -> Steps[list[list[Passage]]]:
         """Search once; and again, for more, where too many of what was found is left out."""
+        if isinstance(questions, str):
+            raise QuestionError(f"{questions!r} is one question: give a list of them")
         self._check_call(top_k, options)
         among = self.scope if options.filter is None else self.scoped(options.filter)
         scoped = replace(options, filter=among)
@@ -276,8 +286,8 @@ class PassageIndex:
         return passages
 
     def _check_call(self, top_k: int, options: SearchOptions) -> None:
-        if top_k < 1:
-            raise ConfigError(f"top_k must be at least 1, got {top_k}")
+        if not isinstance(top_k, int) or top_k < 1:
+            raise ConfigError(f"top_k must be a whole number, at least 1; got {top_k!r}")
         if not self._exists():
             raise IndexNotFoundError(
                 f"there is no index at {self.store.address}. Make an index: openrag index PATH"

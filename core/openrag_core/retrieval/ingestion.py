@@ -73,7 +73,7 @@ def ingest_files(
     """Index those files that are new or have changed; see `PassageIndex.add_files`."""
 
     def changed() -> Iterator[tuple[Document, Versions]]:
-        for some in _groups(files):
+        for some in _groups(map(Path, files)):
             names = {file: str(file.resolve()) for file in some}
             known = index.versions([name for name in names.values() if _is_text(name)])
             for file, name in names.items():
@@ -96,7 +96,7 @@ def ingest_documents(
     """Index those documents that are new or have changed."""
 
     def changed() -> Iterator[tuple[Document, Versions]]:
-        for some in _groups(documents):
+        for some in _groups(map(_checked, documents)):
             known = index.versions([document.id for document in some])
             for document in some:
                 before = known.get(document.id, {})
@@ -167,6 +167,15 @@ def _windows(
 def _is_current(versions: Versions, content_hash: str) -> bool:
     """Whether this version is there as a whole, and no other."""
     return versions == {content_hash: True}
+
+
+def _checked(document: object) -> Document:
+    if not isinstance(document, Document):
+        raise DocumentError(
+            f"a {type(document).__name__} is no document of ours: use document_from_text, or "
+            "from_documents of langchain_openrag or llamaindex_openrag"
+        )
+    return document
 
 
 def _is_text(name: str) -> bool:

@@ -117,7 +117,15 @@ class MultihopRetriever:
             questions: Searched together.
             top_k: Most chains of each question.
             hops: Passages in a chain, >= 1.
+
+        Returns:
+            Of each question its chains, best first, each a tuple of passages.
+
+        Raises:
+            ConfigError: A number is below 1.
         """
+        if top_k < 1 or hops < 1:
+            raise ConfigError(f"top_k and hops must be at least 1, got {top_k}, {hops}")
         found = self.retrieve(questions, max(top_k, self._width))
         made: list[list[Chain]] = [[(passage,) for passage in own] for own in found]
         for hop in range(2, hops + 1):

@@ -116,7 +116,10 @@ class Bm25Encoder:
         try:
             return Bm25(Bm25Config(**settings))
         except ValueError as error:
-            raise ConfigError(f"BM25: {error}") from error
+            raise ConfigError(
+                f"BM25: {error}; give a language in English and small letters, such as english, "
+                f"german, spanish, russian, {', '.join(UNSPACED)}"
+            ) from error
 
 
 class SpladeEncoder:

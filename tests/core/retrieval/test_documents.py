@@ -148,3 +148,29 @@ def test_folders_are_searched_and_names_are_taken(tmp_path: Path) -> None:
     assert len(list(find_files(twice))) == 3
     with pytest.raises(DocumentError, match="no such file or folder"):
         list(find_files([tmp_path / "gone"]))
+
+
+def test_bold_paragraphs_are_headings() -> None:
+    text = "# FAQ\n\n**(1) Is it *free*?**\n\nYes.\n\n**(2) Why?**\n\nSo. **Bold** words."
+    sections = [(one.title, one.text.strip()) for one in markdown_sections(text)]
+    assert [one for one in sections if one[1]] == [
+        ("FAQ > (1) Is it *free*?", "Yes."),
+        ("FAQ > (2) Why?", "So. **Bold** words."),
+    ]
+    long = f"**{'word ' * 60}end**"
+    assert [one.title for one in markdown_sections(f"# A\n\n{long}")] == ["", "A"]
+    assert [one.title for one in markdown_sections("**One** and **two**")] == [""]
+
+
+def test_a_table_of_contents_is_not_read(tmp_path: Path) -> None:
+    file = tmp_path / "faq.html"
+    file.write_text(
+        "<title>FAQ</title><ol><li><a href='#q1'>Is it free?</a></li></ol>"
+        "<p><b><a name='q1'></a>(1) Is it free?</b></p><p>Yes, see <a href='x.html'>here</a>.</p>"
+        "<ul><li><a href='#q1'>Above</a> it says more.</li></ul>",
+        encoding="utf-8",
+    )
+    (section,) = (one for one in read_file(file).sections if one.text.strip())
+    assert section.title == "FAQ > (1) Is it free?"
+    assert section.text.strip().startswith("Yes, see here.")
+    assert "it says more" in section.text

@@ -16,6 +16,7 @@ from openrag_core import (
     FilterError,
     IndexMismatchError,
     IndexNotFoundError,
+    QuestionError,
     Retriever,
     SearchOptions,
 )
@@ -351,7 +352,7 @@ def test_tenants_see_and_touch_their_own_only(encoder: LetterEncoder) -> None:
 def test_an_index_without_tenants_takes_none(encoder: LetterEncoder) -> None:
     store = memory()
     PassageIndex(store, encoder).add_documents([document_from_text("Ours.", "1")])
-    with pytest.raises(IndexMismatchError, match="tenants False"):
+    with pytest.raises(IndexMismatchError, match="was made without tenants"):
         PassageIndex(store, encoder, tenant="one")
 
 
@@ -414,11 +415,21 @@ def test_a_context_is_encoded_and_not_read(encoder: LetterEncoder) -> None:
         index.add_documents([document_from_text("Ferry.", "1")])
 
 
-@pytest.mark.parametrize("top_k", [0, -1])
-def test_at_least_one_passage_is_asked_for(encoder: LetterEncoder, top_k: int) -> None:
+def test_foreign_arguments_are_told_apart(encoder: LetterEncoder, folder: Path) -> None:
+    index = PassageIndex(memory(), encoder)
+    report = index.add_files([str(folder / "ferry.txt")])  # type: ignore[list-item]
+    assert report.added == 1
+    with pytest.raises(QuestionError, match="give a list"):
+        index.retrieve("ferry?", 1)
+    with pytest.raises(DocumentError, match="from_documents"):
+        index.add_documents(["text"])  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize("top_k", [0, -1, 2.5, "5"])
+def test_at_least_one_passage_is_asked_for(encoder: LetterEncoder, top_k: Any) -> None:  # noqa: ANN401
     index = PassageIndex(memory(), encoder)
     index.add_documents([document_from_text("Ferry.", "1")])
-    with pytest.raises(ConfigError, match="top_k must be at least 1"):
+    with pytest.raises(ConfigError, match="top_k must be a whole number, at least 1"):
         index.retrieve(["?"], top_k)
 
 
