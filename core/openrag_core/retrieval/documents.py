@@ -239,7 +239,7 @@ def _markdown(file: Path) -> Iterator[Section]:
 def _html(file: Path) -> Iterator[Section]:
     page = BeautifulSoup(file.read_bytes(), "html.parser")
     for listing in page(["ul", "ol"]):
-        if not listing.decomposed and _is_contents(listing):
+        if not listing.decomposed and _is_navigation(listing):
             listing.decompose()
     title = page.title.get_text(strip=True) if page.title else ""
     for element in page(["title", *_UNREAD]):
@@ -254,12 +254,11 @@ def _html(file: Path) -> Iterator[Section]:
     yield from markdown_sections(markdown, title)
 
 
-def _is_contents(listing: Tag) -> bool:
-    """Whether a list holds nothing but links into its own page."""
+def _is_navigation(listing: Tag) -> bool:
+    """Whether a list holds nothing but links: a table of contents, or a menu."""
     links = listing("a")
-    inside = all(str(link.get("href", "")).startswith("#") for link in links)
-    words = {word for link in links for word in link.get_text().split()}
-    return bool(links) and inside and words >= set(listing.get_text().split())
+    words = {word for link in links for word in link.get_text(" ").split()}
+    return len(links) > 1 and words >= set(listing.get_text(" ").split())
 
 
 def _pdf(file: Path) -> Iterator[Section]:

@@ -165,12 +165,14 @@ def test_bold_paragraphs_are_headings() -> None:
 def test_a_table_of_contents_is_not_read(tmp_path: Path) -> None:
     file = tmp_path / "faq.html"
     file.write_text(
-        "<title>FAQ</title><ol><li><a href='#q1'>Is it free?</a></li></ol>"
+        "<title>FAQ</title><ol><li><a href='#q1'>Is it <b>free?</b></a></li>"
+        "<li><a href='#q2'>Why?</a></li></ol>"
         "<p><b><a name='q1'></a>(1) Is it free?</b></p><p>Yes, see <a href='x.html'>here</a>.</p>"
-        "<ul><li><a href='#q1'>Above</a> it says more.</li></ul>",
+        "<ul><li><a href='#q1'>Above</a> it says more.</li><li><a href='#q2'>Below</a></li></ul>",
         encoding="utf-8",
     )
     (section,) = (one for one in read_file(file).sections if one.text.strip())
     assert section.title == "FAQ > (1) Is it free?"
     assert section.text.strip().startswith("Yes, see here.")
-    assert "it says more" in section.text
+    assert "Above it says more" in section.text
+    assert "Why?" not in section.text
