@@ -21,7 +21,6 @@ from openrag_core import (
     Reranker,
     Retriever,
     ScoreWeights,
-    Token,
     Written,
 )
 from openrag_core.ports import Settled
@@ -37,80 +36,6 @@ SURE, UNSURE = Draft("sure", tokens(0.9, 0.9)), Draft("unsure", tokens(0.9, 0.2)
 def rag(generator: FakeGenerator | None = None, **settings: object) -> OpenRAG:
     found = FakeRetriever([BRIDGE, FERRY, TOWER])
     return OpenRAG(generator or FakeGenerator(), found, **settings)  # type: ignore[arg-type]
-
-
-class FakeChains(FakeRetriever):
-    """Adds the tower to every chain."""
-
-    def extend(
-        self, questions: Sequence[str], chains: Sequence[Sequence[Evidence]], top_k: int
-    ) -> Sequence[Sequence[Evidence]]:
-        assert len(questions) == len(chains)
-        return [[(*chain, TOWER) for chain in own if TOWER not in chain][:top_k] for own in chains]
-
-
-def chained(generator: FakeGenerator, **settings: object) -> OpenRAG:
-    return OpenRAG(generator, FakeChains([BRIDGE, FERRY, TOWER]), **settings)  # type: ignore[arg-type]
-
-
-def test_answers_are_written_from_chains() -> None:
-    generator = FakeGenerator()
-    pipeline = chained(generator, hops=2, top_k=1, fetch_k=3)
-    answer = pipeline.answer("When?")
-    assert [p.id for p in answer.sources] == ["bridge", "tower"]
-    assert "hops" in answer.seconds
-    assert len(answer.candidates) == 1
-    assert [p.id for p in pipeline.retrieve("When?")] == ["bridge", "tower"]
-    joint = chained(generator, hops=2, evidence="joint").answer("When?")
-    assert [p.id for p in joint.sources] == ["bridge", "tower", "ferry"]
-
-
-def partly(text: str, rel: float) -> tuple[Token, ...]:
-    """An answer that its model calls partially supported."""
-    logs = {"[Fully supported]": log(0.1), "[Partially supported]": log(0.8)}
-    logs["[No support / Contradictory]"] = log(0.1)
-    token = Token("[Partially supported]", 0.0, special=True, reflections=logs)
-    return (*reflected(text, rel=rel), token)
-
-
-async def test_partial_support_asks_for_another_hop() -> None:
-    """The ferry's answer is partial; with the tower behind it, the same answer is written."""
-    answers = {
-        "bridge": partly("1893", 0.9),
-        "ferry": reflected("1912", rel=0.6, sup=0.9, use=0.9),
-        "tower": reflected("1953", rel=0.1, sup=0.1, use=0.1),
-    }
-    generator = FakeGenerator(answers=answers, reflection_trained=True)
-    pipeline = chained(generator, hops="auto", weights=ScoreWeights(sup=0.0, use=0.0))
-    answer = pipeline.answer("When?")
-    assert answer.text == "1893"
-    assert {tuple(p.id for p in c.evidence) for c in answer.candidates} == {
-        ("bridge",),
-        ("ferry",),
-        ("tower",),
-        ("bridge", "tower"),
-        ("ferry", "tower"),
-    }
-    assert [stage for stage, _ in generator.calls] == ["write", "write"]
-    assert (await pipeline.aanswer("When?")).candidates == answer.candidates
-
-    supported = {**answers, "bridge": reflected("1893", rel=0.9, sup=0.9)}
-    generator = FakeGenerator(answers=supported, reflection_trained=True)
-    chained(generator, hops="auto", weights=ScoreWeights(sup=0.0, use=0.0)).answer("When?")
-    assert [stage for stage, _ in generator.calls] == ["write"]
-
-
-@pytest.mark.parametrize("hops", [0, -1, 1.5, "two"])
-def test_hops_are_whole_numbers_or_auto(hops: object) -> None:
-    with pytest.raises(ConfigError, match='whole number >= 1, or "auto"'):
-        chained(FakeGenerator(), hops=hops)
-
-
-def test_chains_need_a_retriever_that_finds_them() -> None:
-    with pytest.raises(ConfigError, match="MultihopRetriever"):
-        rag(hops=2)
-    with pytest.raises(ConfigError, match="trained reflection tokens"):
-        chained(FakeGenerator(), hops="auto")
 
 
 def test_the_fakes_satisfy_the_ports() -> None:

@@ -145,12 +145,12 @@ def read_file(file: Path, max_bytes: int = MAX_BYTES) -> Document:
     if reader is None:
         known = ", ".join(sorted(READERS))
         raise DocumentError(f"kind {file.suffix or 'without ending'!r} is not one of {known}")
-    content_hash = hash_file(file)
-    if (size := file.stat().st_size) > max_bytes:
+    if file.exists() and (size := file.stat().st_size) > max_bytes:
         raise DocumentError(
             f"{size / 1e6:.0f} MB, and {max_bytes / 1e6:.0f} MB are allowed: split it, or raise "
             "the limit (--max-file-mb)"
         )
+    content_hash = hash_file(file)
     source = str(file.resolve())
     try:
         sections = tuple(section for section in reader(file) if section.text.strip())

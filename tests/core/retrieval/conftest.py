@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import sqrt
+from pathlib import Path
 
 import pytest
+from qdrant_client import QdrantClient
 from tokenizers import Tokenizer, models, pre_tokenizers
+
+from openrag_core.retrieval import ServerStore
 
 
 class LetterEncoder:
@@ -36,3 +40,21 @@ class LetterEncoder:
 def encoder() -> LetterEncoder:
     """A fresh one, which counts what it encodes."""
     return LetterEncoder()
+
+
+def memory() -> ServerStore:
+    """An empty store in memory."""
+    return ServerStore(QdrantClient(":memory:"), "test")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two files that can be read, and an empty one."""
+    files = tmp_path / "files"
+    files.mkdir()
+    (files / "bridge.md").write_text(
+        "# Bridge\n\nOpened in 1893.\n\n## Repairs\n\nClosed in 1950.", encoding="utf-8"
+    )
+    (files / "ferry.txt").write_text("The ferry takes 25 minutes.", encoding="utf-8")
+    (files / "empty.txt").write_text("", encoding="utf-8")
+    return files
