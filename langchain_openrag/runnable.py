@@ -19,7 +19,7 @@ from typing_extensions import TypedDict
 
 from langchain_openrag.documents import to_document, to_question
 from openrag_core import Answer, OpenRAG, QuestionError
-from openrag_core.pipeline import check_questions
+from openrag_core.conversation import check_questions
 
 RunnableInput = str | dict[str, Any] | list[Any] | BaseMessage | PromptValue
 

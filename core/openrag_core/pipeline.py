@@ -5,30 +5,23 @@ Source: Islam et al., Open-RAG (arXiv:2410.01782), section 2.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Generator, Sequence
+from contextlib import aclosing, closing
 from dataclasses import dataclass, field
 from math import inf
-from time import perf_counter
-from typing import get_args
+from typing import cast, get_args
 
-from openrag_core.errors import ConfigError, QuestionError
+from openrag_core import steps
+from openrag_core.conversation import Condenser, Question, check_questions
+from openrag_core.errors import ConfigError
+from openrag_core.events import AnswerEvent, ContextEvent, Event
 from openrag_core.gate import Gate
-from openrag_core.ports import ChainRetriever, Generator, Reranker, Retriever
-from openrag_core.records import (
-    Answer,
-    Candidate,
-    Decision,
-    Draft,
-    Evidence,
-    EvidenceMode,
-    Hops,
-    Passage,
-    Written,
-)
-from openrag_core.reflection import TRAINED_WEIGHTS, UNTRAINED_WEIGHTS, ScoreWeights
-from openrag_core.scoring import partly_supported, rank
-from openrag_core.steps import Call, Start, Steps, arun, run
+from openrag_core.ports import ChainRetriever, Reranker, Retriever
+from openrag_core.ports import Generator as GeneratorPort
+from openrag_core.records import Answer, Decision, Draft, EvidenceMode, Hops, Passage
+from openrag_core.reflection import ScoreWeights
+from openrag_core.stages import Stages
+from openrag_core.steps import Returned, Start, Steps, Tell
 from openrag_core.verdict import Minima, conclude
 
 MIN_REL = 0.5  # [Relevant] is likelier than [Irrelevant]
@@ -44,7 +37,7 @@ class OpenRAG:
             which they are not trained.
     """
 
-    generator: Generator
+    generator: GeneratorPort
     retriever: Retriever
     reranker: Reranker | None = None
     gate: Gate = field(default_factory=Gate)
@@ -69,6 +62,8 @@ class OpenRAG:
     cannot be compared between questions."""
     min_support: float | None = None
     """The same for support, 0.25 by default; without effect while the model does not judge it."""
+    condenser: Condenser | None = None
+    """Makes questions of a conversation stand alone; without one, they are refused."""
     speculative: bool | None = None
     """Whether to look a question up while the gate still decides, by the retriever only; in vain
     where it stays shut. By default where that costs nothing: for retrievers with `local`."""
@@ -103,51 +98,109 @@ class OpenRAG:
                 "give a number"
             )
 
-    def answer(self, question: str) -> Answer:
+    def answer(self, question: Question) -> Answer:
         """Answer one question; see `answer_many`."""
         return self.answer_many([question])[0]
 
-    def answer_many(self, questions: Sequence[str]) -> list[Answer]:
+    def answer_many(self, questions: Sequence[Question]) -> list[Answer]:
         """Answer questions together: each stage runs once, for all of them.
 
         Args:
-            questions: None of them blank.
+            questions: None of them blank; a `Conversation` where one does not stand alone.
 
         Returns:
             One answer per question, in their order.
 
         Raises:
             QuestionError: A question is blank, or longer than the model can hold.
+            ConfigError: One has a history, and there is no condenser.
             OpenRAGError: A part failed; the message says why.
         """
-        return run(self._answer(questions))
+        return steps.run(self._answer(questions))
 
-    def answer_from(self, question: str, passages: Sequence[Passage]) -> Answer:
+    def answer_from(
+        self, question: Question, passages: Sequence[Passage], decision: Decision | None = None
+    ) -> Answer:
         """Answer one question from passages that are already found; the gate is not asked.
 
-        The reranker scores them anew, all of them, for scores of other retrievers have no scale.
+        Args:
+            question: Not blank.
+            passages: The reranker scores them anew, all of them, for scores of other retrievers
+                have no scale.
+            decision: Why they were looked for, where the gate had been asked: see `decide`.
         """
-        return run(self._answer_from(question, passages))
+        return steps.run(self._answer_from(question, passages, decision))
 
-    def retrieve(self, question: str) -> list[Passage]:
+    def decide(self, question: Question) -> tuple[Decision, Draft | None]:
+        """Ask the gate alone.
+
+        Returns:
+            Its decision, and the draft where one had to be written; there is one where nothing
+            needs to be retrieved.
+        """
+        return steps.run(self._decide(question))
+
+    def retrieve(self, question: Question) -> list[Passage]:
         """The passages that an answer to the question would be written from, best first."""
-        return run(self._retrieve(question))
+        return steps.run(self._retrieve(question))
 
-    async def aanswer(self, question: str) -> Answer:
+    def stream(self, question: Question) -> Generator[Event]:
+        """Answer one question, and tell what happens as it happens; `AnswerEvent` is the last.
+
+        Closing the generator stops the model.
+
+        Raises:
+            OpenRAGError: As `answer_many`.
+        """
+        return self.stream_many([question], live=True)
+
+    def stream_many(self, questions: Sequence[Question], *, live: bool = False) -> Generator[Event]:
+        """As `answer_many`, with what happens as it happens.
+
+        Args:
+            questions: Of which the events give the places.
+            live: Whether to show text while it is written, of a single question.
+
+        Raises:
+            ConfigError: Several are to be shown live.
+        """
+        with closing(steps.stream(self._answer(questions, live=live))) as events:
+            yield from (cast("Event", one) for one in events if not isinstance(one, Returned))
+
+    async def aanswer(self, question: Question) -> Answer:
         """Answer one question; see `aanswer_many`."""
         return (await self.aanswer_many([question]))[0]
 
-    async def aanswer_many(self, questions: Sequence[str]) -> list[Answer]:
+    async def aanswer_many(self, questions: Sequence[Question]) -> list[Answer]:
         """As `answer_many`; the event loop goes on, and cancelling the task stops the model."""
-        return await arun(self._answer(questions))
+        return await steps.arun(self._answer(questions))
 
-    async def aanswer_from(self, question: str, passages: Sequence[Passage]) -> Answer:
+    async def aanswer_from(
+        self, question: Question, passages: Sequence[Passage], decision: Decision | None = None
+    ) -> Answer:
         """As `answer_from`; the event loop goes on."""
-        return await arun(self._answer_from(question, passages))
+        return await steps.arun(self._answer_from(question, passages, decision))
 
-    async def aretrieve(self, question: str) -> list[Passage]:
+    async def adecide(self, question: Question) -> tuple[Decision, Draft | None]:
+        """As `decide`; the event loop goes on."""
+        return await steps.arun(self._decide(question))
+
+    async def aretrieve(self, question: Question) -> list[Passage]:
         """As `retrieve`; the event loop goes on."""
-        return await arun(self._retrieve(question))
+        return await steps.arun(self._retrieve(question))
+
+    def astream(self, question: Question) -> AsyncGenerator[Event]:
+        """As `stream`; the event loop goes on, and cancelling the task stops the model."""
+        return self.astream_many([question], live=True)
+
+    async def astream_many(
+        self, questions: Sequence[Question], *, live: bool = False
+    ) -> AsyncGenerator[Event]:
+        """As `stream_many`; the event loop goes on."""
+        async with aclosing(steps.astream(self._answer(questions, live=live))) as events:
+            async for one in events:
+                if not isinstance(one, Returned):
+                    yield cast("Event", one)
 
     @property
     def minima(self) -> Minima:
@@ -161,79 +214,6 @@ class OpenRAG:
             support if self.min_support is None else self.min_support,
         )
 
-    def _answer(self, questions: Sequence[str]) -> Steps[list[Answer]]:
-        check_questions(questions)
-        clock = _Stopwatch()
-        ahead = (yield Start(self._search(questions, clock))) if self._speculates else None
-        try:
-            decided = yield from self._decide(questions, clock)
-            rows = [row for row, (decision, _) in enumerate(decided) if decision.retrieve]
-            reading = [questions[row] for row in rows]
-            if ahead and rows:
-                everything = yield ahead
-                found = [everything[row] for row in rows]
-            else:
-                found = yield from self._search(reading, clock)
-        finally:
-            if ahead:
-                ahead.cancel()
-        chains = yield from self._chains(reading, found, clock)
-        candidates = iter((yield from self._read(reading, chains, clock)))
-        return [
-            conclude(
-                question=question,
-                decision=decision,
-                draft=draft,
-                candidates=next(candidates) if decision.retrieve else (),
-                minima=self.minima,
-                seconds=dict(clock.seconds),
-            )
-            for question, (decision, draft) in zip(questions, decided, strict=True)
-        ]
-
-    def _answer_from(self, question: str, passages: Sequence[Passage]) -> Steps[Answer]:
-        check_questions([question])
-        clock = _Stopwatch()
-        ranked = yield from self._rerank([question], [passages], max(1, len(passages)), clock)
-        alone = [[(passage,) for passage in own] for own in ranked]
-        candidates = (yield from self._write([question], alone, clock))[0]
-        return conclude(
-            question=question,
-            decision=Decision(retrieve=True, mode="always"),
-            draft=None,
-            candidates=candidates,
-            minima=self.minima,
-            seconds=clock.seconds,
-        )
-
-    def _retrieve(self, question: str) -> Steps[list[Passage]]:
-        check_questions([question])
-        clock = _Stopwatch()
-        found = yield from self._search([question], clock)
-        (chains,) = yield from self._chains([question], found, clock)
-        return _flat(chains)
-
-    def _decide(
-        self, questions: Sequence[str], clock: _Stopwatch
-    ) -> Steps[list[tuple[Decision, Draft | None]]]:
-        """The gate's decision on each question, with the draft where one had to be written."""
-        gate = self.gate
-        if gate.mode == "always":
-            return [(Decision(retrieve=True, mode="always"), None) for _ in questions]
-        with clock("draft"):
-            if gate.mode == "f_ret":
-                asked = yield Call(self.generator, "request", (questions,))
-                decisions = [gate.by_request(logprobs) for logprobs in asked]
-                pairs = zip(questions, decisions, strict=True)
-                known = [question for question, decision in pairs if not decision.retrieve]
-                drafts = iter((yield Call(self.generator, "draft", (known,))) if known else ())
-                return [(d, None if d.retrieve else next(drafts)) for d in decisions]
-            if gate.mode == "never":
-                written = yield Call(self.generator, "draft", (questions,))
-                return [(Decision(retrieve=False, mode="never"), draft) for draft in written]
-            written = yield Call(self.generator, "draft", (questions, gate.settled))
-            return [(gate.by_confidence(draft), draft) for draft in written]
-
     @property
     def _speculates(self) -> bool:
         if self.gate.mode in {"always", "never"}:
@@ -241,97 +221,69 @@ class OpenRAG:
         local = bool(getattr(self.retriever, "local", False))
         return local if self.speculative is None else self.speculative
 
-    def _search(self, questions: Sequence[str], clock: _Stopwatch) -> Steps[list[list[Passage]]]:
-        if not questions:
-            return []
-        with clock("retrieve"):
-            top_k = self.fetch_k if self.reranker or self.hops != 1 else self.top_k
-            found: list[list[Passage]] = yield Call(self.retriever, "retrieve", (questions, top_k))
-            return found
-
-    def _rerank(
-        self,
-        questions: Sequence[str],
-        passages: Sequence[Sequence[Passage]],
-        top_k: int,
-        clock: _Stopwatch,
-    ) -> Steps[list[list[Passage]]]:
-        if self.reranker is None or not questions:
-            return [list(own[:top_k]) for own in passages]
-        with clock("rerank"):
-            arguments = (questions, passages, top_k)
-            ranked: list[list[Passage]] = yield Call(self.reranker, "rerank", arguments)
-            return ranked
-
-    def _chains(
-        self,
-        questions: Sequence[str],
-        passages: Sequence[Sequence[Passage]],
-        clock: _Stopwatch,
-    ) -> Steps[Chains]:
-        """What answers are written from: the best passages, or chains that begin with them."""
-        if self.hops in {1, "auto"}:
-            ranked = yield from self._rerank(questions, passages, self.top_k, clock)
-            return [[(passage,) for passage in own] for own in ranked]
-        chains: Chains = [[(passage,) for passage in own] for own in passages]
-        with clock("hops"):
-            for hop in range(2, int(self.hops) + 1):
-                kept = self.top_k if hop == self.hops else self.fetch_k
-                chains = yield Call(self.retriever, "extend", (questions, chains, kept))
-        return chains
-
-    def _read(
-        self, questions: Sequence[str], chains: Chains, clock: _Stopwatch
-    ) -> Steps[list[tuple[Candidate, ...]]]:
-        """The candidates of each question, best first; with another hop where one is asked for."""
-        candidates = yield from self._write(questions, chains, clock)
-        if self.hops != "auto":
-            return candidates
-        rows = [row for row, own in enumerate(candidates) if own and partly_supported(own[0])]
-        if not rows:
-            return candidates
-        asked = [questions[row] for row in rows]
-        with clock("hops"):
-            best: Chains = [[own.evidence for own in candidates[row]] for row in rows]
-            found: Chains = yield Call(self.retriever, "extend", (asked, best, self.top_k))
-        longer = [
-            [chain for chain in new if chain not in old]
-            for new, old in zip(found, best, strict=True)
-        ]
-        added = yield from self._write(asked, longer, clock)
-        for row, own in zip(rows, added, strict=True):
-            both = sorted((*candidates[row], *own), key=lambda c: (not c.text, -c.total))
-            candidates[row] = tuple(both)
-        return candidates
-
-    def _write(
-        self, questions: Sequence[str], chains: Chains, clock: _Stopwatch
-    ) -> Steps[list[tuple[Candidate, ...]]]:
-        """Write from the evidence of each question, and put the best answer first."""
-        if not questions:
-            return []
-        evidence = [self._evidence(own) for own in chains]
-        with clock("write"):
-            written: list[list[Written]] = yield Call(
-                self.generator, "write", (questions, evidence)
+    def _answer(self, asked: Sequence[Question], *, live: bool = False) -> Steps[list[Answer]]:
+        check_questions(asked)
+        if live and len(asked) != 1:
+            raise ConfigError(f"one question can be shown live, not {len(asked)}")
+        stages = yield from Stages.of(self, asked, live=live)
+        everything = list(range(len(asked)))
+        ahead = (yield Start(stages.search(everything))) if self._speculates else None
+        try:
+            decided = yield from stages.decide()
+            rows = [row for row, (decision, _) in enumerate(decided) if decision.retrieve]
+            if ahead and rows:
+                searched = yield ahead
+                found = [searched[row] for row in rows]
+                yield from stages.found_ahead(rows, found)
+            else:
+                found = yield from stages.search(rows)
+        finally:
+            if ahead:
+                ahead.cancel()
+        chains = yield from stages.chains(rows, found)
+        candidates = dict(zip(rows, (yield from stages.read(rows, chains)), strict=True))
+        answers = []
+        for row, (decision, draft) in enumerate(decided):
+            answer = conclude(
+                question=stages.questions[row],
+                decision=decision,
+                draft=draft,
+                candidates=candidates.get(row, ()),
+                minima=self.minima,
+                seconds=dict(stages.seconds),
             )
-        with clock("score"):
-            trained = self.generator.reflection_trained
-            weights = self.weights or (TRAINED_WEIGHTS if trained else UNTRAINED_WEIGHTS)
-            return [rank(own, weights, reflection_trained=trained) for own in written]
+            answers.append(answer)
+            yield Tell(AnswerEvent(row, answer))
+        return answers
 
-    def _evidence(self, chains: Sequence[Evidence]) -> Sequence[Evidence]:
-        if self.evidence == "joint":
-            return [tuple(_flat(chains))] if chains else []
-        return chains
+    def _answer_from(
+        self, question: Question, passages: Sequence[Passage], decision: Decision | None
+    ) -> Steps[Answer]:
+        check_questions([question])
+        stages = yield from Stages.of(self, [question])
+        (ranked,) = yield from stages.rerank([0], [passages], max(1, len(passages)))
+        (candidates,) = yield from stages.write([0], [[(passage,) for passage in ranked]])
+        return conclude(
+            question=stages.questions[0],
+            decision=decision or Decision(retrieve=True, mode="always"),
+            draft=None,
+            candidates=candidates,
+            minima=self.minima,
+            seconds=stages.seconds,
+        )
 
+    def _decide(self, question: Question) -> Steps[tuple[Decision, Draft | None]]:
+        check_questions([question])
+        stages = yield from Stages.of(self, [question])
+        (decided,) = yield from stages.decide()
+        return decided
 
-Chains = Sequence[Sequence[Evidence]]
-
-
-def _flat(chains: Sequence[Evidence]) -> list[Passage]:
-    """Every passage once, in the order of the chains."""
-    return list({passage.id: passage for chain in chains for passage in chain}.values())
+    def _retrieve(self, question: Question) -> Steps[list[Passage]]:
+        check_questions([question])
+        stages = yield from Stages.of(self, [question])
+        found = yield from stages.search([0])
+        (chains,) = yield from stages.chains([0], found)
+        return ContextEvent(0, tuple(chains)).passages
 
 
 def check_hops(hops: Hops) -> None:
@@ -342,36 +294,3 @@ def check_hops(hops: Hops) -> None:
     """
     if hops != "auto" and not (isinstance(hops, int) and hops >= 1):
         raise ConfigError(f'hops must be a whole number >= 1, or "auto"; got {hops!r}')
-
-
-def check_questions(questions: Sequence[str]) -> None:
-    """Refuse questions that nothing can be answered to.
-
-    Raises:
-        QuestionError: One is blank, or holds what is no Unicode character, or they are no list.
-    """
-    if isinstance(questions, str):
-        raise QuestionError(f"{questions!r} is one question: give a list of them")
-    for question in questions:
-        if not question.strip():
-            raise QuestionError("the question is empty: ask something")
-        try:
-            question.encode()
-        except UnicodeEncodeError as error:
-            raise QuestionError(
-                f"the question {question!r} holds what is no Unicode character: "
-                "check the terminal's encoding"
-            ) from error
-
-
-class _Stopwatch:
-    """Wall time of named stages."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def __call__(self, stage: str) -> Iterator[None]:
-        start = perf_counter()
-        yield
-        self.seconds[stage] = self.seconds.get(stage, 0.0) + perf_counter() - start

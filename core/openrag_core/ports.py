@@ -11,9 +11,10 @@ costs nothing to ask in vain says so by an attribute `local = True`: see `OpenRA
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol, runtime_checkable
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar, runtime_checkable
 
-from openrag_core.records import Draft, Evidence, Passage, Written
+from openrag_core.records import Draft, Evidence, Passage, Token, Written
 
 Settled = Callable[[Sequence[float], int], bool]
 """Given the log-probabilities of a draft's text tokens so far, and the most tokens that it can
@@ -41,6 +42,55 @@ class Generator(Protocol):
         self, questions: Sequence[str], evidence: Sequence[Sequence[Evidence]]
     ) -> list[list[Written]]:
         """Answer each question once from each piece of its evidence, in their order."""
+        ...
+
+
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Piece(Generic[_Result]):
+    """A token, as soon as it is written."""
+
+    place: int
+    """Of the text that it belongs to, among those that are written at the same time."""
+    token: Token
+    text: str
+    """What it adds to the text; empty for special tokens and within a character."""
+    result: _Result | None = None
+    """Of the last token: the whole."""
+
+
+class TextStream(Protocol[_Result]):
+    """Texts that are being written."""
+
+    def next(self) -> Piece[_Result] | None:
+        """Wait for the next piece; None after the last one.
+
+        Raises:
+            GenerationError: The model could not write.
+        """
+        ...
+
+    async def anext(self) -> Piece[_Result] | None:
+        """The same; the event loop goes on."""
+        ...
+
+    def cancel(self) -> None:
+        """Let the model stop, if it is not done."""
+        ...
+
+
+@runtime_checkable
+class StreamingGenerator(Generator, Protocol):
+    """One whose text can be read while it is written."""
+
+    def begin_draft(self, question: str) -> TextStream[Draft]:
+        """As `draft`, of one question, to its end."""
+        ...
+
+    def begin_write(self, question: str, evidence: Sequence[Evidence]) -> TextStream[Written]:
+        """As `write`, of one question; places are those of the evidence."""
         ...
 
 

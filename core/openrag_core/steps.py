@@ -6,8 +6,9 @@ Its author writes a generator that yields what is to be done and gets back what 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import aclosing, closing
 from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
@@ -27,47 +28,96 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Begin other steps and go on; what comes back can be yielded to wait for, or cancelled."""
+    """Begin other steps and go on; what comes back can be yielded to wait for, or cancelled.
+
+    What those steps tell is heard by nobody.
+    """
 
     steps: Steps[Any]
 
 
+@dataclass(frozen=True, slots=True)
+class Tell:
+    """Let whoever watches know of an event."""
+
+    event: object
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """What the steps came to; the last event."""
+
+    value: Any
+
+
 Pending = Future[Any] | asyncio.Task[Any]
-Steps = Generator[Call | Start | Pending, Any, _Result]
+Steps = Generator[Call | Start | Tell | Pending, Any, _Result]
 
 
-def run(steps: Steps[_Result]) -> _Result:
-    """Take the steps in this thread; what is started runs in another one."""
+def stream(steps: Steps[Any]) -> Generator[object]:
+    """Take the steps in this thread, as far as the events are asked for.
+
+    What is started runs in another thread. Closing the generator ends the steps.
+
+    Yields:
+        What the steps tell, and `Returned` at last.
+    """
     resume: Callable[[], Any] = partial(next, steps)
-    try:
+    with closing(steps):
         while True:
-            step = resume()
+            try:
+                step = resume()
+            except StopIteration as end:
+                yield Returned(end.value)
+                return
+            if isinstance(step, Tell):
+                yield step.event
+                resume = partial(next, steps)
+                continue
             try:
                 resume = partial(steps.send, _take(step))
             except Exception as error:
                 resume = partial(steps.throw, error)
-    except StopIteration as end:
-        result: _Result = end.value
-        return result
-    finally:
-        steps.close()
 
 
-async def arun(steps: Steps[_Result]) -> _Result:
-    """Take the steps in this event loop; methods without a twin run in threads."""
+async def astream(steps: Steps[Any]) -> AsyncGenerator[object]:
+    """As `stream`, in this event loop; methods without a twin run in threads."""
     resume: Callable[[], Any] = partial(next, steps)
-    try:
+    with closing(steps):
         while True:
-            step = resume()
+            try:
+                step = resume()
+            except StopIteration as end:
+                yield Returned(end.value)
+                return
+            if isinstance(step, Tell):
+                yield step.event
+                resume = partial(next, steps)
+                continue
             try:
                 resume = partial(steps.send, await _atake(step))
             except Exception as error:
                 resume = partial(steps.throw, error)
-    except StopIteration as end:
-        result: _Result = end.value
+
+
+def run(steps: Steps[_Result]) -> _Result:
+    """Take the steps in this thread."""
+    with closing(stream(steps)) as events:
+        result: _Result = _value(list(events))
         return result
-    finally:
-        steps.close()
+
+
+async def arun(steps: Steps[_Result]) -> _Result:
+    """Take the steps in this event loop."""
+    async with aclosing(astream(steps)) as events:
+        result: _Result = _value([event async for event in events])
+        return result
+
+
+def _value(events: list[object]) -> Any:  # noqa: ANN401  (the steps' own)
+    last = events[-1]
+    assert isinstance(last, Returned)
+    return last.value
 
 
 def _take(step: Call | Start | Pending) -> object:

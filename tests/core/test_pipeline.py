@@ -50,7 +50,7 @@ def test_always_reads_without_a_draft() -> None:
     assert answer.text == "1893"
     assert [stage for stage, _ in generator.calls] == ["write"]
     assert (answer.decision.mode, answer.decision.value) == ("always", None)
-    assert list(answer.seconds) == ["retrieve", "write", "score"]
+    assert list(answer.seconds) == ["retrieve", "write"]
 
 
 def test_never_reads_nothing() -> None:
@@ -265,7 +265,7 @@ def test_retrieval_runs_while_the_draft_is_written(local: bool, speculative: boo
     assert both.retriever.calls == [(("a", "b"), 5)]
     again = asyncio.run(pipeline.aanswer_many(["a", "b"]))
     assert [answer.text for answer in again] == ["sure", "1953"]
-    assert set(again[1].seconds) == {"draft", "retrieve", "write", "score"}
+    assert set(again[1].seconds) == {"draft", "retrieve", "write"}
 
 
 @pytest.mark.parametrize(

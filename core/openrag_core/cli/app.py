@@ -20,9 +20,10 @@ from openrag_core.cli import render
 from openrag_core.cli.console import err, out
 from openrag_core.cli.models import convert, upcycle
 from openrag_core.cli.training import data_app, train
+from openrag_core.conversation import check_questions
 from openrag_core.errors import ConfigError, DocumentError, FilterError, OpenRAGError
 from openrag_core.filters import Filter, from_dict
-from openrag_core.pipeline import check_hops, check_questions
+from openrag_core.pipeline import check_hops
 from openrag_core.records import EvidenceMode, GateMode, Hops
 from openrag_core.search import SearchMode, SearchOptions
 

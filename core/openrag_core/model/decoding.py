@@ -47,7 +47,7 @@ class Prompt:
     group: object = None
     """Prompts of one group begin alike, and that is computed once; such as all of one question."""
     stop: Callable[[Continuation], bool] | None = None
-    """Asked after each new token whether to leave it at that."""
+    """Asked after each token, the last one too, whether to leave it at that."""
 
 
 class GreedyDecoder:
@@ -192,11 +192,12 @@ class GreedyDecoder:
             positions = positions[:, -1:] + 1
 
     def _ended(self, row: Prompt, written: Continuation) -> bool:
+        stopped = row.stop is not None and row.stop(written)  # asked of the last token too
         return (
-            written.ids[-1] in self.ends
+            stopped
+            or written.ids[-1] in self.ends
             or len(written.ids) >= row.max_new_tokens
             or isnan(written.logprobs[-1])
-            or (row.stop is not None and row.stop(written))
         )
 
     def _prefill_shared(self, rows: list[Prompt], cache: DynamicCache) -> tuple[list[int], Tensor]:

@@ -16,6 +16,7 @@ from openrag_core.errors import ConfigError, GenerationError, QuestionError
 from openrag_core.model.decoding import Continuation, GreedyDecoder, Prompt
 from openrag_core.model.prompt_builder import PromptBuilder, Reading
 from openrag_core.model.scheduler import Scheduler
+from openrag_core.model.streaming import Texts
 from openrag_core.ports import Settled
 from openrag_core.records import Draft, Evidence, Passage, Token, Written
 from openrag_core.reflection import RELEVANCE, TOKENS
@@ -97,7 +98,8 @@ class TransformersGenerator:
             banned=[] if self.reflection_trained else list(reflection.values()),
             max_batch_tokens=max_batch_tokens,
         )
-        ends = {id_: str(tokenizer.convert_ids_to_tokens(id_)) for id_ in self._decoder.ends}
+        self.ends = self._decoder.ends
+        ends = {id_: str(tokenizer.convert_ids_to_tokens(id_)) for id_ in self.ends}
         self._special |= ends  # also where the tokenizer takes them for words
         self._scheduler = Scheduler(self._decoder)
 
@@ -177,6 +179,17 @@ class TransformersGenerator:
         """The same; the event loop goes on."""
         return await self._arun(self._judge, questions, passages)
 
+    def begin_draft(self, question: str) -> Texts[Draft]:
+        """As `draft`, of one question, to its end; the text can be read while it is written."""
+        prompt = Prompt(self._prompts.drafting(question), self.max_new_tokens)
+        return Texts(self, [prompt], lambda _, one: self._drafted(self.whole(one)))
+
+    def begin_write(self, question: str, evidence: Sequence[Evidence]) -> Texts[Written]:
+        """As `write`, of one question; the texts can be read while they are written."""
+        readings = [self._prompts.reading(question, one) for one in evidence]
+        prompts = [Prompt(reading.ids, self.max_new_tokens, group=0) for reading in readings]
+        return Texts(self, prompts, lambda n, one: self._written(readings[n], self.whole(one)))
+
     def _judge(
         self, questions: Sequence[str], passages: Sequence[Sequence[Passage]]
     ) -> _Work[list[list[float]]]:
@@ -189,7 +202,7 @@ class TransformersGenerator:
         ]
 
         def finish(written: Sequence[Continuation]) -> list[list[float]]:
-            first = (self._tokens(one)[0].reflections for one in written)
+            first = (self.tokens(one)[0].reflections for one in written)
             return [[RELEVANCE.mean_worth(next(first)) for _ in own] for own in passages]
 
         return _Work(prompts, finish)
@@ -198,7 +211,7 @@ class TransformersGenerator:
         if not self.reflection_trained:
             raise ConfigError("f_ret needs a model with trained reflection tokens: use f_minp")
         prompts = [Prompt(self._prompts.deciding(question), 1) for question in questions]
-        return _Work(prompts, lambda written: [self._tokens(one)[0].reflections for one in written])
+        return _Work(prompts, lambda written: [self.tokens(one)[0].reflections for one in written])
 
     def _draft(self, questions: Sequence[str], settled: Settled | None) -> _Work[list[Draft]]:
         limit = self.max_new_tokens
@@ -206,17 +219,7 @@ class TransformersGenerator:
         asking = map(self._prompts.drafting, questions)
         prompts = [Prompt(ids, limit, stop=stop) for ids in asking]
 
-        def finish(written: Sequence[Continuation]) -> list[Draft]:
-            return [
-                Draft(
-                    self._text(one.ids),
-                    self._tokens(one),
-                    complete=len(one.ids) == limit or one.ids[-1] in self._decoder.ends,
-                )
-                for one in written
-            ]
-
-        return _Work(prompts, finish)
+        return _Work(prompts, lambda written: [self._drafted(one) for one in written])
 
     def _write(
         self, questions: Sequence[str], evidence: Sequence[Sequence[Evidence]]
@@ -238,8 +241,12 @@ class TransformersGenerator:
 
         return _Work(prompts, finish)
 
+    def _drafted(self, one: Continuation) -> Draft:
+        complete = len(one.ids) == self.max_new_tokens or one.ids[-1] in self.ends
+        return Draft(self.text(one.ids), self.tokens(one), complete=complete)
+
     def _written(self, reading: Reading, one: Continuation) -> Written:
-        text, tokens = self._text(one.ids), self._tokens(one)
+        text, tokens = self.text(one.ids), self.tokens(one)
         return Written(reading.evidence, text, tokens, truncated=reading.truncated)
 
     def _settled(self, settled: Settled, written: Continuation) -> bool:
@@ -249,19 +256,24 @@ class TransformersGenerator:
         return bool(text) and settled(text, most)
 
     def _run(self, work: _Work[_Result]) -> _Result:
-        future = self._submit(work.prompts)
+        future = self.submit(work.prompts)
         try:
-            return work.finish(self._checked(future.result()))
+            return work.finish([self.whole(one) for one in future.result()])
         finally:
             future.cancel()  # an interrupted caller waits no more
 
     async def _arun(self, prepare: Callable[..., _Work[_Result]], *args: object) -> _Result:
         """The same for an event loop; the tokenizer, too, runs outside of it."""
         work = await asyncio.to_thread(prepare, *args)
-        written = await asyncio.wrap_future(self._submit(work.prompts))
-        return await asyncio.to_thread(work.finish, self._checked(written))
+        written = await asyncio.wrap_future(self.submit(work.prompts))
+        return await asyncio.to_thread(work.finish, [self.whole(one) for one in written])
 
-    def _submit(self, prompts: Sequence[Prompt]) -> Future[list[Continuation]]:
+    def submit(self, prompts: Sequence[Prompt]) -> Future[list[Continuation]]:
+        """Have prompts continued, together with what others ask; see `Scheduler.submit`.
+
+        Raises:
+            QuestionError: One is too long for the model.
+        """
         for prompt in prompts:
             if len(prompt.ids) + prompt.max_new_tokens > self._positions:
                 raise QuestionError(
@@ -272,22 +284,29 @@ class TransformersGenerator:
         return self._scheduler.submit(prompts)
 
     @staticmethod
-    def _checked(written: list[Continuation]) -> list[Continuation]:
-        if any(isnan(one.logprobs[-1]) for one in written):
+    def whole(written: Continuation) -> Continuation:
+        """What was written, if it is made of numbers.
+
+        Raises:
+            GenerationError: It is not.
+        """
+        if isnan(written.logprobs[-1]):
             raise GenerationError(
                 "the model computes what is no number (NaN): choose another dtype (bfloat16 or "
                 "float32 in place of float16), or check that its weights are whole"
             )
         return written
 
-    def _text(self, ids: list[int]) -> str:
+    def text(self, ids: list[int]) -> str:
+        """The text that ids stand for, without special tokens."""
         words = [id_ for id_ in ids if id_ not in self._special]
         return str(self.tokenizer.decode(words, clean_up_tokenization_spaces=False))
 
-    def _tokens(self, continuation: Continuation) -> tuple[Token, ...]:
+    def tokens(self, continuation: Continuation) -> tuple[Token, ...]:
+        """What was written, as records."""
         return tuple(
             Token(
-                text=self._special.get(id_) or self._text([id_]),
+                text=self._special.get(id_) or self.text([id_]),
                 logprob=logprob,
                 special=id_ in self._special,
                 reflections=dict(zip(self._watched, watched, strict=True)),

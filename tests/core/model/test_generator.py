@@ -186,7 +186,7 @@ def test_an_end_token_is_no_text_whatever_the_tokenizer_says(trained: Loaded) ->
         generator = TransformersGenerator(model, words, max_new_tokens=6)
         continuation = generator._decoder([Prompt([5, 9], 6)])[0]
         assert continuation.ids[-1] == end
-        assert generator._tokens(continuation)[-1].special
+        assert generator.tokens(continuation)[-1].special
     finally:
         model.generation_config.eos_token_id = 2
 

@@ -1,0 +1,160 @@
+"""Questions that are asked in a conversation, and how they come to stand alone."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from openrag_core.errors import QuestionError
+
+Role = Literal["system", "user", "assistant"]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What somebody said."""
+
+    role: Role
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """A question, and what was said before it."""
+
+    question: str
+    history: tuple[Message, ...] = ()
+    """The oldest first."""
+
+
+Question = str | Conversation
+"""One that stands alone, or one that has to be read in its conversation."""
+
+
+def question_of(question: Question) -> str:
+    """What is asked, without what was said before."""
+    return question if isinstance(question, str) else question.question
+
+
+def check_questions(questions: Sequence[Question]) -> None:
+    """Refuse questions that nothing can be answered to.
+
+    Raises:
+        QuestionError: One is blank, or holds what is no Unicode character, or they are no list.
+    """
+    if isinstance(questions, str):
+        raise QuestionError(f"{questions!r} is one question: give a list of them")
+    for question in map(question_of, questions):
+        if not question.strip():
+            raise QuestionError("the question is empty: ask something")
+        try:
+            question.encode()
+        except UnicodeEncodeError as error:
+            raise QuestionError(
+                f"the question {question!r} holds what is no Unicode character: "
+                "check the terminal's encoding"
+            ) from error
+
+
+class Condenser(Protocol):
+    """Makes questions stand alone; one at home in event loops adds `acondense`."""
+
+    def condense(self, conversations: Sequence[Conversation]) -> list[str]:
+        """One question for each conversation."""
+        ...
+
+
+Ask = Callable[[Sequence[Message]], str]
+"""A chat model: messages in, its reply out."""
+AsyncAsk = Callable[[Sequence[Message]], Awaitable[str]]
+
+INSTRUCTION = (
+    "Rewrite the last question so that it can be understood without the conversation. "
+    "Change nothing else, and do not answer it."
+)
+_EXAMPLES = (
+    ("Who wrote Emma?", "Jane Austen", "When was she born?", "When was Jane Austen born?"),
+    ("How long is the Rhine?", "1,230 km", "Where does it begin?", "Where does the Rhine begin?"),
+    ("What is the capital of Spain?", "Madrid", "And of Italy?", "What is the capital of Italy?"),
+    ("Who built it?", "Henry Ford", "How do plants make sugar?", "How do plants make sugar?"),
+)
+_TURNS = 6  # of the conversation that are read, the last ones
+_LONGEST = 300  # characters of each
+
+
+class ChatCondenser:
+    """Has a chat model rewrite the question; satisfies `Condenser`.
+
+    Args:
+        ask: The chat model.
+        aask: The same for event loops; without it, a thread is used.
+        cautious: Whether a rewriting counts only if it keeps the question's own words and adds
+            none that are not in the conversation, for small models; the question stays as it is
+            otherwise.
+    """
+
+    def __init__(self, ask: Ask, aask: AsyncAsk | None = None, *, cautious: bool = False) -> None:
+        self._ask = ask
+        self._aask = aask
+        self._cautious = cautious
+
+    def condense(self, conversations: Sequence[Conversation]) -> list[str]:
+        """One question for each conversation."""
+        return [self._checked(one, self._ask(prompt(one))) for one in conversations]
+
+    async def acondense(self, conversations: Sequence[Conversation]) -> list[str]:
+        """The same, all at once; the event loop goes on."""
+
+        async def ask(one: Conversation) -> str:
+            messages = prompt(one)
+            if self._aask is None:
+                return await asyncio.to_thread(self._ask, messages)
+            return await self._aask(messages)
+
+        replies = await asyncio.gather(*map(ask, conversations))
+        return [self._checked(*pair) for pair in zip(conversations, replies, strict=True)]
+
+    def _checked(self, conversation: Conversation, reply: str) -> str:
+        rewritten = next((line.strip() for line in reply.splitlines() if line.strip()), "")
+        if not rewritten or (self._cautious and not _faithful(conversation, rewritten)):
+            return conversation.question
+        return rewritten
+
+
+def prompt(conversation: Conversation) -> list[Message]:
+    """What the chat model is asked: the task, four examples, and the conversation's last turns."""
+    messages = [Message("system", INSTRUCTION)]
+    for question, answer, next_question, rewritten in _EXAMPLES:
+        history = (Message("user", question), Message("assistant", answer))
+        messages += [
+            Message("user", _shown(history, next_question)),
+            Message("assistant", rewritten),
+        ]
+    said = [one for one in conversation.history if one.role != "system"][-_TURNS:]
+    return [*messages, Message("user", _shown(said, conversation.question))]
+
+
+def _shown(history: Sequence[Message], question: str) -> str:
+    lines = [f"{one.role.capitalize()}: {one.text[:_LONGEST]}" for one in history]
+    return "\n".join([*lines, f"User: {question}", "Means:"])
+
+
+_REFERRING = frozenset(
+    """it its he him his she her hers they them their this that these those there one and or of in
+    on at to for a an the is are was were be been do does did has have had what who whom whose
+    which when where why how about with from by as then so also i you we me my your our
+    """.split()  # noqa: SIM905  (a list of words reads worse)
+)
+
+
+def _faithful(conversation: Conversation, rewritten: str) -> bool:
+    own, new = _words(conversation.question), _words(rewritten)
+    known = own.union(*(_words(one.text) for one in conversation.history))
+    return own - _REFERRING <= new and new - _REFERRING <= known
+
+
+def _words(text: str) -> set[str]:
+    return set(re.findall(r"\w+", text.lower()))

@@ -1,0 +1,138 @@
+"""Tokens on their way from the model's thread to whoever reads along."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from threading import Lock
+from typing import Generic, Protocol, TypeVar
+
+from openrag_core.model.decoding import Continuation, Prompt
+from openrag_core.ports import Piece
+from openrag_core.records import Token
+
+_Result = TypeVar("_Result")
+_HALF = "\N{REPLACEMENT CHARACTER}"  # what a character that is not complete decodes to
+
+
+class Model(Protocol):
+    """What continues prompts, and turns what comes of it into text."""
+
+    @property
+    def ends(self) -> frozenset[int]:
+        """Ids that end a text."""
+        ...
+
+    def submit(self, prompts: Sequence[Prompt]) -> Future[list[Continuation]]:
+        """Ask for continuations; see `Scheduler.submit`."""
+        ...
+
+    def text(self, ids: list[int]) -> str:
+        """The text that ids stand for."""
+        ...
+
+    def tokens(self, written: Continuation) -> tuple[Token, ...]:
+        """The ids as records."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Item:
+    place: int
+    written: Continuation
+    """It may go on growing in the model's thread."""
+    length: int
+    last: bool
+
+
+class Texts(Generic[_Result]):
+    """Continuations of prompts, token by token; satisfies `TextStream`.
+
+    It is read by one thread (`next`) or one event loop (`anext`). Where the model begins a batch
+    anew, since its memory ran out, what was given already is not given again.
+
+    Args:
+        model: Continues them.
+        prompts: To be continued.
+        finish: What a whole continuation is made into; given its place.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        prompts: Sequence[Prompt],
+        finish: Callable[[int, Continuation], _Result],
+    ) -> None:
+        self._model = model
+        self._finish = finish
+        self._items: deque[_Item | None] = deque()
+        self._waiting: Future[_Item | None] | None = None
+        self._lock = Lock()
+        self._watched = [0] * len(prompts)
+        self._shown = [0] * len(prompts)
+        watched = [replace(one, stop=self._watch(n, one)) for n, one in enumerate(prompts)]
+        self._future = model.submit(watched)
+        self._future.add_done_callback(lambda _: self._put(None))
+
+    def next(self) -> Piece[_Result] | None:
+        """Wait for the next token; None after the last one."""
+        return self._piece(self._take().result())
+
+    async def anext(self) -> Piece[_Result] | None:
+        """The same; the event loop goes on."""
+        return self._piece(await asyncio.wrap_future(self._take()))
+
+    def cancel(self) -> None:
+        """Let the model stop, if it is not done."""
+        self._future.cancel()
+
+    def _watch(self, place: int, prompt: Prompt) -> Callable[[Continuation], bool]:
+        def watch(written: Continuation) -> bool:
+            length = len(written.ids)
+            stopped = prompt.stop is not None and prompt.stop(written)
+            if length > self._watched[place]:
+                self._watched[place] = length
+                ended = written.ids[-1] in self._model.ends or length >= prompt.max_new_tokens
+                self._put(_Item(place, written, length, last=ended or stopped))
+            return stopped
+
+        return watch
+
+    def _put(self, item: _Item | None) -> None:
+        with self._lock:
+            waiting, self._waiting = self._waiting, None
+            if waiting is not None and waiting.set_running_or_notify_cancel():
+                waiting.set_result(item)
+            else:
+                self._items.append(item)
+
+    def _take(self) -> Future[_Item | None]:
+        future: Future[_Item | None] = Future()
+        with self._lock:
+            if self._items:
+                future.set_result(self._items.popleft())
+            else:
+                self._waiting = future
+        return future
+
+    def _piece(self, item: _Item | None) -> Piece[_Result] | None:
+        if item is None:
+            if not self._future.cancelled():
+                self._future.result()  # raises what went wrong
+            return None
+        one = Continuation(
+            item.written.ids[: item.length],
+            item.written.logprobs[: item.length],
+            item.written.watched[: item.length],
+        )
+        result = self._finish(item.place, one) if item.last else None
+        text = self._model.text(one.ids)
+        if not item.last:
+            text = text.rstrip(_HALF)
+        piece = text[self._shown[item.place] :]
+        self._shown[item.place] = max(self._shown[item.place], len(text))
+        newest = Continuation(one.ids[-1:], one.logprobs[-1:], one.watched[-1:])
+        return Piece(item.place, self._model.tokens(newest)[0], piece, result)

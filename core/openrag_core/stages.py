@@ -1,0 +1,286 @@
+"""The stages of the pipeline, each one call to a part for all questions that need it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from openrag_core.conversation import Conversation, Question, question_of
+from openrag_core.errors import ConfigError
+from openrag_core.events import (
+    CandidateEvent,
+    CondensedEvent,
+    ContextEvent,
+    DraftEvent,
+    GateEvent,
+    Stage,
+    StageEnded,
+    StageStarted,
+    TokenEvent,
+)
+from openrag_core.ports import Piece, StreamingGenerator, TextStream
+from openrag_core.records import Candidate, Decision, Draft, Evidence, Passage, Written
+from openrag_core.reflection import TRAINED_WEIGHTS, UNTRAINED_WEIGHTS
+from openrag_core.scoring import partly_supported, rank, score
+from openrag_core.steps import Call, Steps, Tell
+
+if TYPE_CHECKING:
+    from openrag_core.pipeline import OpenRAG
+
+Chains = Sequence[Sequence[Evidence]]
+Decided = tuple[Decision, Draft | None]
+
+
+@dataclass(slots=True)
+class Stages:
+    """One run of the pipeline; questions are named by their places, `rows`."""
+
+    rag: OpenRAG
+    questions: list[str]
+    live: bool = False
+    """Whether somebody watches a single question, so that text is shown while it is written."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Wall time of each stage so far."""
+
+    @classmethod
+    def of(cls, rag: OpenRAG, asked: Sequence[Question], *, live: bool = False) -> Steps[Stages]:
+        """Begin: questions that are asked in a conversation are made to stand alone."""
+        stages = cls(rag, [question_of(one) for one in asked], live=live)
+        rows = [n for n, one in enumerate(asked) if isinstance(one, Conversation) and one.history]
+        if not rows:
+            return stages
+        if rag.condenser is None:
+            raise ConfigError(
+                "a question with a history needs a condenser, which makes it stand alone: give "
+                "OpenRAG(condenser=ChatCondenser(...)), or ask whole questions"
+            )
+        told = [asked[row] for row in rows]
+        condensed = yield from stages._call("condense", rows, rag.condenser, "condense", told)
+        for row, text in zip(rows, condensed, strict=True):
+            stages.questions[row] = text
+            yield Tell(CondensedEvent(row, text))
+        return stages
+
+    def decide(self) -> Steps[list[Decided]]:
+        """The gate's decision on each question, with the draft where one had to be written."""
+        decided = yield from self._decide(list(range(len(self.questions))))
+        for row, (decision, draft) in enumerate(decided):
+            if draft is not None:
+                yield Tell(DraftEvent(row, draft))
+            yield Tell(GateEvent(row, decision))
+        return decided
+
+    def search(self, rows: Sequence[int]) -> Steps[list[list[Passage]]]:
+        """What the retriever finds."""
+        if not rows:
+            return []
+        rag = self.rag
+        top_k = rag.fetch_k if rag.reranker or rag.hops != 1 else rag.top_k
+        arguments = (self._asked(rows), top_k)
+        found: list[list[Passage]] = yield from self._call(
+            "retrieve", rows, rag.retriever, "retrieve", *arguments
+        )
+        return found
+
+    def found_ahead(self, rows: Sequence[int], found: Sequence[list[Passage]]) -> Steps[None]:
+        """Tell of a search that was made while the gate decided."""
+        yield Tell(StageStarted("retrieve", tuple(rows)))
+        yield Tell(
+            StageEnded("retrieve", tuple(rows), self.seconds.get("retrieve", 0.0), tuple(found))
+        )
+
+    def rerank(
+        self, rows: Sequence[int], passages: Sequence[Sequence[Passage]], top_k: int
+    ) -> Steps[list[list[Passage]]]:
+        """The best of what was found, best first."""
+        if self.rag.reranker is None or not rows:
+            return [list(own[:top_k]) for own in passages]
+        ranked: list[list[Passage]] = yield from self._call(
+            "rerank", rows, self.rag.reranker, "rerank", self._asked(rows), passages, top_k
+        )
+        return ranked
+
+    def chains(self, rows: Sequence[int], passages: Sequence[Sequence[Passage]]) -> Steps[Chains]:
+        """What answers are written from: the best passages, or chains that begin with them."""
+        rag = self.rag
+        chains: Chains
+        if rag.hops in {1, "auto"}:
+            ranked = yield from self.rerank(rows, passages, rag.top_k)
+            chains = [[(passage,) for passage in own] for own in ranked]
+        else:
+            chains = [[(passage,) for passage in own] for own in passages]
+            for hop in range(2, int(rag.hops) + 1):
+                chains = yield from self._extend(
+                    rows, chains, rag.top_k if hop == rag.hops else rag.fetch_k
+                )
+        for row, own in zip(rows, chains, strict=True):
+            yield Tell(ContextEvent(row, tuple(own)))
+        return chains
+
+    def read(self, rows: Sequence[int], chains: Chains) -> Steps[list[tuple[Candidate, ...]]]:
+        """The candidates of each question, best first; with another hop where one is asked for."""
+        candidates = yield from self.write(rows, chains)
+        if self.rag.hops != "auto":
+            return candidates
+        again = [n for n, own in enumerate(candidates) if own and partly_supported(own[0])]
+        if not again:
+            return candidates
+        asked = [rows[n] for n in again]
+        best: Chains = [[own.evidence for own in candidates[n]] for n in again]
+        found = yield from self._extend(asked, best, self.rag.top_k)
+        longer = [
+            [chain for chain in new if chain not in old]
+            for new, old in zip(found, best, strict=True)
+        ]
+        added = yield from self.write(asked, longer)
+        for n, own in zip(again, added, strict=True):
+            both = sorted((*candidates[n], *own), key=lambda c: (not c.text, -c.total))
+            candidates[n] = tuple(both)
+        return candidates
+
+    def write(self, rows: Sequence[int], chains: Chains) -> Steps[list[tuple[Candidate, ...]]]:
+        """Write from the evidence of each question, and put the best answer first."""
+        if not rows:
+            return []
+        generator = self.rag.generator
+        evidence = [self._evidence(own) for own in chains]
+        if self.live and isinstance(generator, StreamingGenerator):
+            return [(yield from self._write_live(generator, rows[0], evidence[0]))]
+        written: list[list[Written]] = yield from self._call(
+            "write", rows, generator, "write", self._asked(rows), evidence
+        )
+        ranked = [self._rank(own) for own in written]
+        for row, own in zip(rows, ranked, strict=True):
+            for candidate in own:
+                yield Tell(CandidateEvent(row, candidate))
+        return ranked
+
+    def _decide(self, rows: list[int]) -> Steps[list[Decided]]:
+        gate, generator = self.rag.gate, self.rag.generator
+        match gate.mode:
+            case "always":
+                return [(Decision(retrieve=True, mode="always"), None) for _ in rows]
+            case "never":
+                drafts = yield from self._drafts(rows)
+                return [(Decision(retrieve=False, mode="never"), draft) for draft in drafts]
+            case "f_ret":
+                asked = yield from self._call(
+                    "draft", rows, generator, "request", self._asked(rows)
+                )
+                decisions = [gate.by_request(logprobs) for logprobs in asked]
+                pairs = zip(rows, decisions, strict=True)
+                known = [row for row, decision in pairs if not decision.retrieve]
+                drafts = iter((yield from self._drafts(known)))
+                return [(d, None if d.retrieve else next(drafts)) for d in decisions]
+            case _:
+                drafts = yield from self._call(
+                    "draft", rows, generator, "draft", self._asked(rows), gate.settled
+                )
+                return [(gate.by_confidence(draft), draft) for draft in drafts]
+
+    def _drafts(self, rows: list[int]) -> Steps[Any]:
+        """Drafts that will be the answers."""
+        generator = self.rag.generator
+        if not rows:
+            return []
+        if not (self.live and isinstance(generator, StreamingGenerator)):
+            return (yield from self._call("draft", rows, generator, "draft", self._asked(rows)))
+        shown = _Stripped()
+        drafts: list[object] = []
+        started = yield from self._start("draft", rows)
+        stream = yield Call(generator, "begin_draft", (self.questions[rows[0]],))
+        try:
+            while (piece := (yield Call(stream, "next", ()))) is not None:
+                if text := shown(piece.text):
+                    yield Tell(TokenEvent(rows[0], text))
+                drafts += [] if piece.result is None else [piece.result]
+        finally:
+            stream.cancel()
+        yield from self._end("draft", rows, started, drafts)
+        return drafts
+
+    def _write_live(
+        self, generator: StreamingGenerator, row: int, evidence: Sequence[Evidence]
+    ) -> Steps[tuple[Candidate, ...]]:
+        """As `write`, of one question; the text is shown if there is one and it is believed."""
+        shown = _Stripped()
+        believed: bool | None = None if len(evidence) == 1 and self.rag.hops != "auto" else False
+        done: dict[int, Written] = {}
+        started = yield from self._start("write", [row])
+        arguments = (self.questions[row], evidence)
+        stream: TextStream[Written] = yield Call(generator, "begin_write", arguments)
+        try:
+            piece: Piece[Written] | None
+            while (piece := (yield Call(stream, "next", ()))) is not None:
+                if believed is None:
+                    believed = self._relevant(Written(tuple(evidence[0]), "", (piece.token,)))
+                if believed and (text := shown(piece.text)):
+                    yield Tell(TokenEvent(row, text))
+                if piece.result is not None:
+                    done[piece.place] = piece.result
+                    yield Tell(CandidateEvent(row, self._rank([piece.result])[0]))
+        finally:
+            stream.cancel()
+        written = [done[place] for place in range(len(evidence))]
+        yield from self._end("write", [row], started, [written])
+        return self._rank(written)
+
+    def _relevant(self, begun: Written) -> bool:
+        trained = self.rag.generator.reflection_trained
+        relevance = score(begun, reflection_trained=trained).relevance
+        return relevance >= self.rag.minima.relevance
+
+    def _rank(self, written: Sequence[Written]) -> tuple[Candidate, ...]:
+        trained = self.rag.generator.reflection_trained
+        weights = self.rag.weights or (TRAINED_WEIGHTS if trained else UNTRAINED_WEIGHTS)
+        return rank(written, weights, reflection_trained=trained)
+
+    def _extend(self, rows: Sequence[int], chains: Chains, top_k: int) -> Steps[Chains]:
+        arguments = (self._asked(rows), chains, top_k)
+        longer: Chains = yield from self._call(
+            "hops", rows, self.rag.retriever, "extend", *arguments
+        )
+        return longer
+
+    def _evidence(self, chains: Sequence[Evidence]) -> Sequence[Evidence]:
+        if self.rag.evidence == "joint":
+            return [tuple(ContextEvent(0, tuple(chains)).passages)] if chains else []
+        return chains
+
+    def _asked(self, rows: Sequence[int]) -> list[str]:
+        return [self.questions[row] for row in rows]
+
+    def _call(
+        self, stage: Stage, rows: Sequence[int], part: object, method: str, *arguments: object
+    ) -> Steps[Any]:
+        started = yield from self._start(stage, rows)
+        results = yield Call(part, method, arguments)
+        yield from self._end(stage, rows, started, results)
+        return results
+
+    def _start(self, stage: Stage, rows: Sequence[int]) -> Steps[float]:
+        yield Tell(StageStarted(stage, tuple(rows)))
+        return perf_counter()
+
+    def _end(
+        self, stage: Stage, rows: Sequence[int], started: float, results: Sequence[object]
+    ) -> Steps[None]:
+        seconds = perf_counter() - started
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
+        yield Tell(StageEnded(stage, tuple(rows), seconds, tuple(results)))
+
+
+class _Stripped:
+    """Text, piece by piece, without the white space around it all."""
+
+    def __init__(self) -> None:
+        self._held: str | None = None
+
+    def __call__(self, piece: str) -> str:
+        text = piece.lstrip() if self._held is None else self._held + piece
+        shown = text.rstrip()
+        if shown or self._held is not None:
+            self._held = text[len(shown) :]
+        return shown
