@@ -8,16 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from openrag_core._extras import need
+from openrag_core.conversation import ChatCondenser, Condenser
 from openrag_core.errors import ConfigError
 from openrag_core.gate import Gate
 from openrag_core.pipeline import OpenRAG, check_hops
-from openrag_core.ports import ChainRetriever, Reranker, Retriever
+from openrag_core.ports import ChainRetriever, Generator, Reranker, Retriever
 from openrag_core.records import EvidenceMode, GateMode, Hops
 from openrag_core.search import SearchOptions
 from openrag_core.weights import BUNDLED, ENCODER
 
 if TYPE_CHECKING:
-    from openrag_core.reranking.reflection import Judge
+    from openrag_core.model import TransformersGenerator
     from openrag_core.retrieval import (
         Chunker,
         Contextualizer,
@@ -139,37 +140,36 @@ class Settings:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
 
 
-def build(settings: Settings | None = None, *, retriever: Retriever | None = None) -> OpenRAG:
+def build(
+    settings: Settings | None = None,
+    *,
+    retriever: Retriever | None = None,
+    generator: Generator | None = None,
+    reranker: Reranker | None = None,
+    condenser: Condenser | None = None,
+) -> OpenRAG:
     """Make a pipeline.
 
     Args:
         settings: By default all embedded: bundled model, bundled encoder, index in `.openrag`.
         retriever: Finds the passages instead of the index that the settings name.
+        generator: Writes the answers instead of the model that they name.
+        reranker: Ranks the passages instead of the one that they name.
+        condenser: Makes questions of a conversation stand alone, instead of the model itself, or
+            of the dense model that it was made from where it knows reflection tokens.
 
     Raises:
         MissingExtraError: A part needs a package that is not installed.
         OpenRAGError: A part cannot be made; the message says why.
     """
     settings = _settings(settings)
-    need("model", "torch", "transformers")
+    if generator is None:
+        need("model", "torch", "transformers")
     retriever = retriever or open_index(settings)
-    from openrag_core.model import TransformersGenerator, load  # noqa: PLC0415
-
-    model, tokenizer = load(
-        settings.model,
-        base=settings.base,
-        dtype=settings.dtype,
-        device=settings.device,
-        device_map=settings.device_map,
-        load_in_4bit=settings.load_in_4bit,
-    )
-    generator = TransformersGenerator(
-        model,
-        tokenizer,
-        max_new_tokens=settings.max_new_tokens,
-        max_batch_tokens=settings.max_batch_tokens,
-    )
-    reranker = _reranker(settings, retriever, generator)
+    if generator is None:
+        generator = own = _generator(settings)
+        condenser = condenser or _condenser(settings, own)
+    reranker = reranker or _reranker(settings, retriever, generator)
     if settings.hops != 1 and not isinstance(retriever, ChainRetriever):
         from openrag_core.retrieval.multihop import MultihopRetriever  # noqa: PLC0415
 
@@ -185,8 +185,38 @@ def build(settings: Settings | None = None, *, retriever: Retriever | None = Non
         fetch_k=max(settings.fetch_k, settings.top_k),
         min_relevance=settings.min_relevance,
         min_support=settings.min_support,
+        condenser=condenser,
         speculative=settings.speculative,
     )
+
+
+def _generator(settings: Settings) -> TransformersGenerator:
+    from openrag_core.model import TransformersGenerator, load  # noqa: PLC0415
+
+    model, tokenizer = load(
+        settings.model,
+        base=settings.base,
+        dtype=settings.dtype,
+        device=settings.device,
+        device_map=settings.device_map,
+        load_in_4bit=settings.load_in_4bit,
+    )
+    return TransformersGenerator(
+        model,
+        tokenizer,
+        max_new_tokens=settings.max_new_tokens,
+        max_batch_tokens=settings.max_batch_tokens,
+    )
+
+
+def _condenser(settings: Settings, generator: TransformersGenerator) -> Condenser:
+    """The model itself, or the dense one that it was made from, which was trained to chat."""
+    from openrag_core.model import BaseChat, TransformersChat  # noqa: PLC0415
+
+    if not generator.reflection_trained:
+        return ChatCondenser(TransformersChat(generator))
+    base = BaseChat(settings.model, base=settings.base, device=settings.device)
+    return ChatCondenser(base, cautious=settings.model == BUNDLED)
 
 
 def open_index(
@@ -314,7 +344,7 @@ def _chunker(settings: Settings, encoder: DenseEncoder, made: Mapping[str, Any])
     )
 
 
-def _reranker(settings: Settings, retriever: Retriever, generator: Judge) -> Reranker | None:
+def _reranker(settings: Settings, retriever: Retriever, generator: Generator) -> Reranker | None:
     names = [name.strip() for name in settings.reranker.split("+")]
     if names == ["none"]:
         return None
@@ -327,7 +357,7 @@ def _reranker(settings: Settings, retriever: Retriever, generator: Judge) -> Rer
 
 
 def _one_reranker(
-    name: str, settings: Settings, retriever: Retriever, generator: Judge
+    name: str, settings: Settings, retriever: Retriever, generator: Generator
 ) -> Reranker:
     match name:
         case "maxsim":
@@ -342,8 +372,15 @@ def _one_reranker(
                 encoder = _encoder(settings)
             return MaxSimReranker(encoder)
         case "reflection":
-            from openrag_core.reranking.reflection import ReflectionReranker  # noqa: PLC0415
+            from openrag_core.reranking.reflection import (  # noqa: PLC0415
+                Judge,
+                ReflectionReranker,
+            )
 
+            if not isinstance(generator, Judge):
+                raise ConfigError(
+                    'reranker "reflection" needs a generator that judges passages: use "maxsim"'
+                )
             return ReflectionReranker(generator)
         case "cohere":
             need("cohere", "cohere")

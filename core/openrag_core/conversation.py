@@ -1,14 +1,15 @@
-"""Questions that are asked in a conversation, and how they come to stand alone."""
+"""Conversations: chat models, and questions that are asked in the middle of one."""
 
 from __future__ import annotations
 
-import asyncio
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from openrag_core.errors import QuestionError
+from openrag_core.records import Token
+from openrag_core.steps import Call, Steps, arun, run
 
 Role = Literal["system", "user", "assistant"]
 
@@ -59,6 +60,27 @@ def check_questions(questions: Sequence[Question]) -> None:
             ) from error
 
 
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a chat model says."""
+
+    text: str
+    tokens: tuple[Token, ...] = ()
+    """Empty where the model does not tell their probabilities."""
+    prompt_tokens: int = 0
+    new_tokens: int = 0
+    finish: Literal["stop", "length"] = "stop"
+    """Whether the model came to an end, or to the most tokens that it may write."""
+
+
+class ChatModel(Protocol):
+    """Replies to conversations; one at home in event loops adds `areply`."""
+
+    def reply(self, conversations: Sequence[Sequence[Message]]) -> list[Reply]:
+        """One reply to each."""
+        ...
+
+
 class Condenser(Protocol):
     """Makes questions stand alone; one at home in event loops adds `acondense`."""
 
@@ -66,10 +88,6 @@ class Condenser(Protocol):
         """One question for each conversation."""
         ...
 
-
-Ask = Callable[[Sequence[Message]], str]
-"""A chat model: messages in, its reply out."""
-AsyncAsk = Callable[[Sequence[Message]], Awaitable[str]]
 
 INSTRUCTION = (
     "Rewrite the last question so that it can be understood without the conversation. "
@@ -89,33 +107,29 @@ class ChatCondenser:
     """Has a chat model rewrite the question; satisfies `Condenser`.
 
     Args:
-        ask: The chat model.
-        aask: The same for event loops; without it, a thread is used.
+        chat: The chat model.
         cautious: Whether a rewriting counts only if it keeps the question's own words and adds
             none that are not in the conversation, for small models; the question stays as it is
             otherwise.
     """
 
-    def __init__(self, ask: Ask, aask: AsyncAsk | None = None, *, cautious: bool = False) -> None:
-        self._ask = ask
-        self._aask = aask
+    def __init__(self, chat: ChatModel, *, cautious: bool = False) -> None:
+        self._chat = chat
         self._cautious = cautious
 
     def condense(self, conversations: Sequence[Conversation]) -> list[str]:
         """One question for each conversation."""
-        return [self._checked(one, self._ask(prompt(one))) for one in conversations]
+        return run(self._condense(conversations))
 
     async def acondense(self, conversations: Sequence[Conversation]) -> list[str]:
-        """The same, all at once; the event loop goes on."""
+        """The same; the event loop goes on."""
+        return await arun(self._condense(conversations))
 
-        async def ask(one: Conversation) -> str:
-            messages = prompt(one)
-            if self._aask is None:
-                return await asyncio.to_thread(self._ask, messages)
-            return await self._aask(messages)
-
-        replies = await asyncio.gather(*map(ask, conversations))
-        return [self._checked(*pair) for pair in zip(conversations, replies, strict=True)]
+    def _condense(self, conversations: Sequence[Conversation]) -> Steps[list[str]]:
+        prompts = [prompt(one) for one in conversations]
+        replies: list[Reply] = yield Call(self._chat, "reply", (prompts,))
+        pairs = zip(conversations, replies, strict=True)
+        return [self._checked(one, reply.text) for one, reply in pairs]
 
     def _checked(self, conversation: Conversation, reply: str) -> str:
         rewritten = next((line.strip() for line in reply.splitlines() if line.strip()), "")

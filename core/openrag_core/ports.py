@@ -56,7 +56,7 @@ class Piece(Generic[_Result]):
     """Of the text that it belongs to, among those that are written at the same time."""
     token: Token
     text: str
-    """What it adds to the text; empty for special tokens and within a character."""
+    """What it adds to the text, which begins and ends without white space; may be empty."""
     result: _Result | None = None
     """Of the last token: the whole."""
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 PromptMode = Literal["bare", "no_retrieval", "retrieval"]
 
+READING = "Answer the question from the text. Use the words of the text."
 _SEPARATOR = uuid4().hex  # stands for a special token while encoding; no document can guess it
 
 
@@ -94,6 +95,15 @@ def paragraph(evidence: Sequence[Mapping[str, str]]) -> str:
     if len(titled) == 1:
         return titled[0]
     return "\n[SEP]\n".join(f"Knowledge {n}: {text}" for n, text in enumerate(titled, start=1))
+
+
+def reading_messages(question: str, evidence: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
+    """How a chat model is asked to answer from passages; arguments as in `encode_prompt`."""
+    text = "\n\n".join(f"{p.get('title') or ''}\n{p['text']}".strip() for p in evidence)
+    return [
+        {"role": "system", "content": READING},
+        {"role": "user", "content": f"Text: {text}\n\nQuestion: {question}"},
+    ]
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, pieces: Iterable[str | int]) -> list[int]:

@@ -187,14 +187,13 @@ class Stages:
             return []
         if not (self.live and isinstance(generator, StreamingGenerator)):
             return (yield from self._call("draft", rows, generator, "draft", self._asked(rows)))
-        shown = _Stripped()
         drafts: list[object] = []
         started = yield from self._start("draft", rows)
         stream = yield Call(generator, "begin_draft", (self.questions[rows[0]],))
         try:
             while (piece := (yield Call(stream, "next", ()))) is not None:
-                if text := shown(piece.text):
-                    yield Tell(TokenEvent(rows[0], text))
+                if piece.text:
+                    yield Tell(TokenEvent(rows[0], piece.text))
                 drafts += [] if piece.result is None else [piece.result]
         finally:
             stream.cancel()
@@ -205,7 +204,6 @@ class Stages:
         self, generator: StreamingGenerator, row: int, evidence: Sequence[Evidence]
     ) -> Steps[tuple[Candidate, ...]]:
         """As `write`, of one question; the text is shown if there is one and it is believed."""
-        shown = _Stripped()
         believed: bool | None = None if len(evidence) == 1 and self.rag.hops != "auto" else False
         done: dict[int, Written] = {}
         started = yield from self._start("write", [row])
@@ -216,8 +214,8 @@ class Stages:
             while (piece := (yield Call(stream, "next", ()))) is not None:
                 if believed is None:
                     believed = self._relevant(Written(tuple(evidence[0]), "", (piece.token,)))
-                if believed and (text := shown(piece.text)):
-                    yield Tell(TokenEvent(row, text))
+                if believed and piece.text:
+                    yield Tell(TokenEvent(row, piece.text))
                 if piece.result is not None:
                     done[piece.place] = piece.result
                     yield Tell(CandidateEvent(row, self._rank([piece.result])[0]))
@@ -270,17 +268,3 @@ class Stages:
         seconds = perf_counter() - started
         self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
         yield Tell(StageEnded(stage, tuple(rows), seconds, tuple(results)))
-
-
-class _Stripped:
-    """Text, piece by piece, without the white space around it all."""
-
-    def __init__(self) -> None:
-        self._held: str | None = None
-
-    def __call__(self, piece: str) -> str:
-        text = piece.lstrip() if self._held is None else self._held + piece
-        shown = text.rstrip()
-        if shown or self._held is not None:
-            self._held = text[len(shown) :]
-        return shown

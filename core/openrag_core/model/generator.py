@@ -85,7 +85,7 @@ class TransformersGenerator:
                 f"{', '.join(sorted(absent))}: load the tokenizer that belongs to it"
             )
         self._positions = _positions(model)
-        self._prompts = PromptBuilder(
+        self.prompts = PromptBuilder(
             tokenizer,
             trained=self.reflection_trained,
             room=self._positions - max_new_tokens,
@@ -181,12 +181,12 @@ class TransformersGenerator:
 
     def begin_draft(self, question: str) -> Texts[Draft]:
         """As `draft`, of one question, to its end; the text can be read while it is written."""
-        prompt = Prompt(self._prompts.drafting(question), self.max_new_tokens)
+        prompt = Prompt(self.prompts.drafting(question), self.max_new_tokens)
         return Texts(self, [prompt], lambda _, one: self._drafted(self.whole(one)))
 
     def begin_write(self, question: str, evidence: Sequence[Evidence]) -> Texts[Written]:
         """As `write`, of one question; the texts can be read while they are written."""
-        readings = [self._prompts.reading(question, one) for one in evidence]
+        readings = [self.prompts.reading(question, one) for one in evidence]
         prompts = [Prompt(reading.ids, self.max_new_tokens, group=0) for reading in readings]
         return Texts(self, prompts, lambda n, one: self._written(readings[n], self.whole(one)))
 
@@ -196,7 +196,7 @@ class TransformersGenerator:
         if not self.reflection_trained:
             raise ConfigError("only a model with trained reflection tokens judges passages")
         prompts = [
-            Prompt(self._prompts.reading(question, (passage,)).ids, 1, group=number)
+            Prompt(self.prompts.reading(question, (passage,)).ids, 1, group=number)
             for number, (question, own) in enumerate(zip(questions, passages, strict=True))
             for passage in own
         ]
@@ -210,13 +210,13 @@ class TransformersGenerator:
     def _request(self, questions: Sequence[str]) -> _Work[list[Mapping[str, float]]]:
         if not self.reflection_trained:
             raise ConfigError("f_ret needs a model with trained reflection tokens: use f_minp")
-        prompts = [Prompt(self._prompts.deciding(question), 1) for question in questions]
+        prompts = [Prompt(self.prompts.deciding(question), 1) for question in questions]
         return _Work(prompts, lambda written: [self.tokens(one)[0].reflections for one in written])
 
     def _draft(self, questions: Sequence[str], settled: Settled | None) -> _Work[list[Draft]]:
         limit = self.max_new_tokens
         stop = None if settled is None else partial(self._settled, settled)
-        asking = map(self._prompts.drafting, questions)
+        asking = map(self.prompts.drafting, questions)
         prompts = [Prompt(ids, limit, stop=stop) for ids in asking]
 
         return _Work(prompts, lambda written: [self._drafted(one) for one in written])
@@ -226,9 +226,7 @@ class TransformersGenerator:
     ) -> _Work[list[list[Written]]]:
         limit = self.max_new_tokens
         pairs = zip(questions, evidence, strict=True)
-        readings = [
-            [self._prompts.reading(question, one) for one in own] for question, own in pairs
-        ]
+        readings = [[self.prompts.reading(question, one) for one in own] for question, own in pairs]
         prompts = [
             Prompt(reading.ids, limit, group=number)
             for number, own in enumerate(readings)

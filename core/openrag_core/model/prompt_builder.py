@@ -8,11 +8,17 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
-from openrag_core.prompts import PromptMode, count_tokens, encode_messages, encode_prompt
+from openrag_core.conversation import Message
+from openrag_core.prompts import (
+    PromptMode,
+    count_tokens,
+    encode_messages,
+    encode_prompt,
+    reading_messages,
+)
 from openrag_core.records import Evidence, Passage
 
 _SENTENCE_END = re.compile(r"[.!?][\"')\]]*\s|[。！？]")  # noqa: RUF001  (of Chinese and Japanese)
-READING = "Answer the question from the text. Use the words of the text."
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +52,21 @@ class PromptBuilder:
         """Makes the model answer without reading."""
         if self.trained:
             return self._trained(question, "no_retrieval")
-        return self._chat(("user", question))
+        return self.replying([Message("user", question)])
+
+    def replying(self, messages: Sequence[Message]) -> list[int]:
+        """Makes the model take the next turn of a conversation.
+
+        A trained model, which knows instructions only, gets several turns as one.
+        """
+        if not self.trained:
+            turns = [{"role": one.role, "content": one.text} for one in messages]
+            return encode_messages(self.tokenizer, turns)
+        said = [one for one in messages if one.role != "system"]
+        system = [one.text for one in messages if one.role == "system"]
+        names = [f"{one.role.capitalize()}: " if len(said) > 1 else "" for one in said]
+        lines = [name + one.text for name, one in zip(names, said, strict=True)]
+        return self._trained("\n".join([*system, *lines]), "no_retrieval")
 
     def reading(self, question: str, evidence: Evidence) -> Reading:
         """Makes the model answer from passages.
@@ -70,8 +90,7 @@ class PromptBuilder:
     def _reading(self, question: str, passages: Sequence[Mapping[str, str]]) -> list[int]:
         if self.trained:
             return self._trained(question, "retrieval", passages)
-        text = "\n\n".join(f"{p['title']}\n{p['text']}".strip() for p in passages)
-        return self._chat(("system", READING), ("user", f"Text: {text}\n\nQuestion: {question}"))
+        return encode_messages(self.tokenizer, reading_messages(question, passages))
 
     def _shorter(self, passage: dict[str, str], tokens: int) -> dict[str, str] | None:
         """The passage with a shorter text; its title is cut only where that is all there is."""
@@ -106,7 +125,3 @@ class PromptBuilder:
             evidence=evidence,
             instruction=self.instruction,
         )
-
-    def _chat(self, *turns: tuple[str, str]) -> list[int]:
-        messages = [{"role": role, "content": content} for role, content in turns]
-        return encode_messages(self.tokenizer, messages)

@@ -58,6 +58,7 @@ class Texts(Generic[_Result]):
         model: Continues them.
         prompts: To be continued.
         finish: What a whole continuation is made into; given its place.
+        visible: What of a text is sure to stay as it is; told whether it is complete.
     """
 
     def __init__(
@@ -65,9 +66,11 @@ class Texts(Generic[_Result]):
         model: Model,
         prompts: Sequence[Prompt],
         finish: Callable[[int, Continuation], _Result],
+        visible: Callable[[str, bool], str] = lambda text, _: text,
     ) -> None:
         self._model = model
         self._finish = finish
+        self._visible = visible
         self._items: deque[_Item | None] = deque()
         self._waiting: Future[_Item | None] | None = None
         self._lock = Lock()
@@ -129,9 +132,9 @@ class Texts(Generic[_Result]):
             item.written.watched[: item.length],
         )
         result = self._finish(item.place, one) if item.last else None
-        text = self._model.text(one.ids)
+        text = self._visible(self._model.text(one.ids).strip(), item.last)
         if not item.last:
-            text = text.rstrip(_HALF)
+            text = text.rstrip(_HALF).rstrip()
         piece = text[self._shown[item.place] :]
         self._shown[item.place] = max(self._shown[item.place], len(text))
         newest = Continuation(one.ids[-1:], one.logprobs[-1:], one.watched[-1:])

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from openrag_core.errors import ConfigError
 from openrag_core.records import Passage
 from openrag_core.reranking.scored import best_first
 
 
+@runtime_checkable
 class Judge(Protocol):
     """A generator that tells relevant passages from others; `TransformersGenerator` is one."""
 

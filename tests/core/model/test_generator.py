@@ -117,7 +117,7 @@ def test_a_passage_longer_than_the_model_is_cut_and_the_question_is_not(trained:
     assert len(written[0].tokens) == 4
     assert written[1].text == generator.write(["When?"], [[[short]]])[0][0].text
     assert [one.truncated for one in written] == [True, False]
-    reading = generator._prompts.reading("When?", [long])
+    reading = generator.prompts.reading("When?", [long])
     prompt = str(trained[1].decode(reading.ids))
     assert reading.truncated
     assert prompt.endswith("tells of the bridge.</paragraph>")
@@ -131,13 +131,13 @@ def test_of_passages_that_are_read_together_the_last_are_cut_first(trained: Load
     short = Passage(id="s", title="First", text="It opened.")
     long = Passage(id="l", title="Second", text="The bridge is long. " * 200)
     gone = Passage(id="g", title="Third", text="Nobody reads this. " * 20)
-    reading = generator._prompts.reading("When?", [short, long, gone])
+    reading = generator.prompts.reading("When?", [short, long, gone])
     prompt = str(trained[1].decode(reading.ids))
     assert reading.truncated
     assert "Knowledge 1: First\nIt opened.\n[SEP]\nKnowledge 2: Second\nThe bridge" in prompt
     assert prompt.endswith("The bridge is long.</paragraph>")
     assert 900 < len(reading.ids) <= 1020
-    whole = generator._prompts.reading("When?", [short, gone])
+    whole = generator.prompts.reading("When?", [short, gone])
     assert not whole.truncated
     assert str(trained[1].decode(whole.ids)).count("Nobody") == 20
     written = generator.write(["When?"], [[[short, long, gone]]])[0][0]
@@ -155,7 +155,7 @@ def test_of_passages_that_are_read_together_the_last_are_cut_first(trained: Load
     ],
 )
 def test_a_text_is_cut_where_little_is_lost(trained: Loaded, text: str, end: str) -> None:
-    prompts = TransformersGenerator(*trained, max_new_tokens=4)._prompts
+    prompts = TransformersGenerator(*trained, max_new_tokens=4).prompts
     reading = prompts.reading("When?", [Passage(id="p", text=text)])
     assert re.search(rf"{end}</paragraph>$", str(trained[1].decode(reading.ids)))
     assert 900 < len(reading.ids) <= 1020

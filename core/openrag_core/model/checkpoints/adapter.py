@@ -143,7 +143,7 @@ def load_adapter(
         CheckpointError: The base is missing or another one, a file is damaged, or a tensor is
             missing, has another shape or is not known.
     """
-    where = _find_base(folder, base)
+    where = find_base(folder, base)
     config = _config(folder)
     if kwargs.get("dtype") == "auto" and config.dtype is not None:
         kwargs["dtype"] = config.dtype
@@ -217,7 +217,12 @@ def _name(base: str | PathLike[str], folder: Path) -> str:
     return os.path.relpath(path.resolve(), folder.resolve()) if beside else str(path.resolve())
 
 
-def _find_base(folder: Path, base: str | PathLike[str] | None) -> Path:
+def find_base(folder: Path, base: str | PathLike[str] | None) -> Path:
+    """Folder of the dense model that an adapter-only checkpoint belongs to.
+
+    Raises:
+        CheckpointError: It is not to be had, or another one than the checkpoint was trained on.
+    """
     belongs = read_json(folder / BASE)
     if missing := {"name_or_path", "fingerprint", "lora"} - belongs.keys():
         raise CheckpointError(f"{folder / BASE}: lacks {', '.join(sorted(missing))}")

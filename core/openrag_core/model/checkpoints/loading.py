@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,8 +14,13 @@ from openrag_core._extras import need
 from openrag_core.compute import choose_device, choose_dtype
 from openrag_core.errors import ConfigError
 from openrag_core.model.attention import use_cpu_decoding
-from openrag_core.model.checkpoints.adapter import is_adapter, load_adapter
-from openrag_core.model.checkpoints.dense import bundled_tokenizer, from_folder, read_tokenizer
+from openrag_core.model.checkpoints.adapter import find_base, is_adapter, load_adapter
+from openrag_core.model.checkpoints.dense import (
+    bundled_tokenizer,
+    dense_folder,
+    from_folder,
+    read_tokenizer,
+)
 from openrag_core.model.checkpoints.files import read_json, readable
 from openrag_core.model.checkpoints.published import (
     is_published,
@@ -97,6 +103,25 @@ def _load(
         with readable(folder):
             return load_published(folder, config, **kwargs), read_published_tokenizer(folder)
     return from_folder(folder, **kwargs), read_tokenizer(folder)
+
+
+def base_of(
+    path_or_name: str | PathLike[str], base: str | PathLike[str] | None = None
+) -> Path | None:
+    """Folder of the dense model that an adapter-only checkpoint belongs to; None of any other.
+
+    Args:
+        path_or_name: As in `load`.
+        base: Where it is, if it was moved.
+
+    Raises:
+        WeightsNotInstalledError: The embedded default is not on this machine.
+        CheckpointError: It is not there.
+    """
+    if path_or_name == BUNDLED:
+        return dense_folder(BUNDLED)
+    folder = checkpoint_folder(path_or_name)
+    return find_base(folder, base) if is_adapter(folder) else None
 
 
 def four_bits(
