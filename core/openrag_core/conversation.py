@@ -96,8 +96,21 @@ INSTRUCTION = (
 _EXAMPLES = (
     ("Who wrote Emma?", "Jane Austen", "When was she born?", "When was Jane Austen born?"),
     ("How long is the Rhine?", "1,230 km", "Where does it begin?", "Where does the Rhine begin?"),
+    ("What does a Model T cost?", "850 dollars", "Who built it?", "Who built the Model T?"),
+    (
+        "Who painted the Mona Lisa?",
+        "Leonardo da Vinci",
+        "Where did he live?",
+        "Where did Leonardo da Vinci live?",
+    ),
     ("What is the capital of Spain?", "Madrid", "And of Italy?", "What is the capital of Italy?"),
-    ("Who built it?", "Henry Ford", "How do plants make sugar?", "How do plants make sugar?"),
+    (
+        "When does the library open?",
+        "At nine",
+        "And on Sundays?",
+        "When does the library open on Sundays?",
+    ),
+    ("Who discovered radium?", "Marie Curie", "How do plants grow?", "How do plants grow?"),
 )
 _TURNS = 6  # of the conversation that are read, the last ones
 _LONGEST = 300  # characters of each
@@ -139,7 +152,7 @@ class ChatCondenser:
 
 
 def prompt(conversation: Conversation) -> list[Message]:
-    """What the chat model is asked: the task, four examples, and the conversation's last turns."""
+    """What the chat model is asked: the task, examples, and the conversation's last turns."""
     messages = [Message("system", INSTRUCTION)]
     for question, answer, next_question, rewritten in _EXAMPLES:
         history = (Message("user", question), Message("assistant", answer))
@@ -159,7 +172,7 @@ def _shown(history: Sequence[Message], question: str) -> str:
 _REFERRING = frozenset(
     """it its he him his she her hers they them their this that these those there one and or of in
     on at to for a an the is are was were be been do does did has have had what who whom whose
-    which when where why how about with from by as then so also i you we me my your our
+    which when where why how about with from by as then so also i you we me my your our s
     """.split()  # noqa: SIM905  (a list of words reads worse)
 )
 
