@@ -5,11 +5,11 @@ Source: Islam et al., Open-RAG (arXiv:2410.01782), section 2.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Generator, Sequence
+from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from contextlib import aclosing, closing
 from dataclasses import dataclass, field
 from math import inf
-from typing import cast, get_args
+from typing import Any, cast, get_args
 
 from openrag_core import steps
 from openrag_core.conversation import Condenser, Question, check_questions
@@ -18,7 +18,7 @@ from openrag_core.events import AnswerEvent, ContextEvent, Event
 from openrag_core.gate import Gate
 from openrag_core.ports import ChainRetriever, Reranker, Retriever
 from openrag_core.ports import Generator as GeneratorPort
-from openrag_core.records import Answer, Decision, Draft, EvidenceMode, Hops, Passage
+from openrag_core.records import Answer, Candidate, Decision, Draft, EvidenceMode, Hops, Passage
 from openrag_core.reflection import ScoreWeights
 from openrag_core.stages import Stages
 from openrag_core.steps import Returned, Start, Steps, Tell
@@ -131,6 +131,18 @@ class OpenRAG:
         """
         return steps.run(self._answer_from(question, passages, decision))
 
+    def from_memory(self, question: str, decision: Decision, draft: Draft | None) -> Answer:
+        """What `decide` came to, as an answer, where nothing is to be retrieved."""
+        return self._conclude(question, decision, draft, (), {})
+
+    def condense(self, question: Question) -> str:
+        """The question as it stands alone.
+
+        Raises:
+            ConfigError: It has a history, and there is no condenser.
+        """
+        return steps.run(self._condense(question))
+
     def decide(self, question: Question) -> tuple[Decision, Draft | None]:
         """Ask the gate alone.
 
@@ -164,8 +176,7 @@ class OpenRAG:
         Raises:
             ConfigError: Several are to be shown live.
         """
-        with closing(steps.stream(self._answer(questions, live=live))) as events:
-            yield from (cast("Event", one) for one in events if not isinstance(one, Returned))
+        return _events(self._answer(questions, live=live))
 
     async def aanswer(self, question: Question) -> Answer:
         """Answer one question; see `aanswer_many`."""
@@ -181,6 +192,10 @@ class OpenRAG:
         """As `answer_from`; the event loop goes on."""
         return await steps.arun(self._answer_from(question, passages, decision))
 
+    async def acondense(self, question: Question) -> str:
+        """As `condense`; the event loop goes on."""
+        return await steps.arun(self._condense(question))
+
     async def adecide(self, question: Question) -> tuple[Decision, Draft | None]:
         """As `decide`; the event loop goes on."""
         return await steps.arun(self._decide(question))
@@ -193,14 +208,17 @@ class OpenRAG:
         """As `stream`; the event loop goes on, and cancelling the task stops the model."""
         return self.astream_many([question], live=True)
 
-    async def astream_many(
+    def astream_from(
+        self, question: Question, passages: Sequence[Passage], decision: Decision | None = None
+    ) -> AsyncGenerator[Event]:
+        """As `stream_from`; the event loop goes on."""
+        return _aevents(self._answer_from(question, passages, decision, live=True))
+
+    def astream_many(
         self, questions: Sequence[Question], *, live: bool = False
     ) -> AsyncGenerator[Event]:
         """As `stream_many`; the event loop goes on."""
-        async with aclosing(steps.astream(self._answer(questions, live=live))) as events:
-            async for one in events:
-                if not isinstance(one, Returned):
-                    yield cast("Event", one)
+        return _aevents(self._answer(questions, live=live))
 
     @property
     def minima(self) -> Minima:
@@ -244,33 +262,34 @@ class OpenRAG:
         candidates = dict(zip(rows, (yield from stages.read(rows, chains)), strict=True))
         answers = []
         for row, (decision, draft) in enumerate(decided):
-            answer = conclude(
-                question=stages.questions[row],
-                decision=decision,
-                draft=draft,
-                candidates=candidates.get(row, ()),
-                minima=self.minima,
-                seconds=dict(stages.seconds),
-            )
+            own, asked_alone = candidates.get(row, ()), stages.questions[row]
+            answer = self._conclude(asked_alone, decision, draft, own, stages.seconds)
             answers.append(answer)
             yield Tell(AnswerEvent(row, answer))
         return answers
 
     def _answer_from(
-        self, question: Question, passages: Sequence[Passage], decision: Decision | None
+        self,
+        question: Question,
+        passages: Sequence[Passage],
+        decision: Decision | None,
+        *,
+        live: bool = False,
     ) -> Steps[Answer]:
         check_questions([question])
-        stages = yield from Stages.of(self, [question])
+        stages = yield from Stages.of(self, [question], live=live)
         (ranked,) = yield from stages.rerank([0], [passages], max(1, len(passages)))
-        (candidates,) = yield from stages.write([0], [[(passage,) for passage in ranked]])
-        return conclude(
-            question=stages.questions[0],
-            decision=decision or Decision(retrieve=True, mode="always"),
-            draft=None,
-            candidates=candidates,
-            minima=self.minima,
-            seconds=stages.seconds,
-        )
+        chains = [(passage,) for passage in ranked]
+        yield Tell(ContextEvent(0, tuple(chains)))
+        (candidates,) = yield from stages.write([0], [chains])
+        decision = decision or Decision(retrieve=True, mode="always")
+        answer = self._conclude(stages.questions[0], decision, None, candidates, stages.seconds)
+        yield Tell(AnswerEvent(0, answer))
+        return answer
+
+    def _condense(self, question: Question) -> Steps[str]:
+        check_questions([question])
+        return (yield from Stages.of(self, [question])).questions[0]
 
     def _decide(self, question: Question) -> Steps[tuple[Decision, Draft | None]]:
         check_questions([question])
@@ -284,6 +303,35 @@ class OpenRAG:
         found = yield from stages.search([0])
         (chains,) = yield from stages.chains([0], found)
         return ContextEvent(0, tuple(chains)).passages
+
+    def _conclude(
+        self,
+        question: str,
+        decision: Decision,
+        draft: Draft | None,
+        candidates: Sequence[Candidate],
+        seconds: Mapping[str, float],
+    ) -> Answer:
+        return conclude(
+            question=question,
+            decision=decision,
+            draft=draft,
+            candidates=candidates,
+            minima=self.minima,
+            seconds=dict(seconds),
+        )
+
+
+def _events(taken: Steps[Any]) -> Generator[Event]:
+    with closing(steps.stream(taken)) as events:
+        yield from (cast("Event", one) for one in events if not isinstance(one, Returned))
+
+
+async def _aevents(taken: Steps[Any]) -> AsyncGenerator[Event]:
+    async with aclosing(steps.astream(taken)) as events:
+        async for one in events:
+            if not isinstance(one, Returned):
+                yield cast("Event", one)
 
 
 def check_hops(hops: Hops) -> None:
