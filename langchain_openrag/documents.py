@@ -1,22 +1,19 @@
-"""Passages, documents and questions: ours in LangChain's types, and theirs in ours."""
+"""Passages and documents: ours in LangChain's types, and theirs in ours."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from langchain_core.documents import Document
-from langchain_core.messages import BaseMessage, HumanMessage, convert_to_messages
-from langchain_core.prompt_values import PromptValue
 
 import openrag_core.retrieval
-from openrag_core import Candidate, DocumentError, Passage, QuestionError
+from openrag_core import Candidate, DocumentError, Passage
 from openrag_core.retrieval import document_from_text
 
 _PLACES = ("page", "start_index")
-QUESTION_KEYS = ("question", "input", "query")
 
 
 def to_document(passage: Passage, candidate: Candidate | None = None) -> Document:
@@ -29,6 +26,25 @@ def to_document(passage: Passage, candidate: Candidate | None = None) -> Documen
         "relevance_score": passage.rank_score if candidate is None else candidate.score.relevance,
     }
     return Document(id=passage.id, page_content=passage.text, metadata=metadata)
+
+
+def to_passage(document: Document, place: int = 0) -> Passage:
+    """A document, of whatever retriever, as a passage.
+
+    Args:
+        document: Its metadata may name a title, a source, and the score of what found it.
+        place: In the list that it was found in; its id, if it has none.
+    """
+    metadata = dict(document.metadata)
+    scores = (metadata.get(key) for key in ("retrieval_score", "relevance_score", "score"))
+    return Passage(
+        id=document.id or str(place),
+        text=document.page_content,
+        title=str(metadata.pop("title", None) or ""),
+        source=str(metadata.pop("source", None) or ""),
+        metadata=metadata,
+        retrieval_score=next((float(one) for one in scores if isinstance(one, int | float)), None),
+    )
 
 
 def from_documents(documents: Iterable[Document]) -> Iterator[openrag_core.retrieval.Document]:
@@ -66,45 +82,3 @@ def from_documents(documents: Iterable[Document]) -> Iterator[openrag_core.retri
             source=source,
             metadata=json.loads(json.dumps(metadata, default=str)),
         )
-
-
-def to_question(value: object) -> str:
-    """The question in what a chain hands over.
-
-    Args:
-        value: A string; a message; a dict with "question", "input", "query" or "messages"; a
-            prompt; or a list of messages, of which the last human one counts.
-
-    Raises:
-        QuestionError: There is none in it.
-    """
-    if isinstance(value, str):
-        return value
-    if isinstance(value, BaseMessage):
-        return str(value.text)
-    if isinstance(value, PromptValue):
-        return _last_human(value.to_messages())
-    if isinstance(value, Mapping):
-        found = [value[key] for key in QUESTION_KEYS if isinstance(value.get(key), str)]
-        if found:
-            return str(found[0])
-        if "messages" in value:
-            return _last_human(value["messages"])
-        raise QuestionError(
-            f"no question in a dict with the keys {sorted(map(str, value))}: "
-            f"give one of {', '.join(QUESTION_KEYS)} as a string, or messages"
-        )
-    if isinstance(value, Sequence):
-        return _last_human(value)
-    raise QuestionError(f"no question in a {type(value).__name__}: give a string, dict or messages")
-
-
-def _last_human(messages: Sequence[Any]) -> str:
-    try:
-        converted = convert_to_messages(list(messages))
-    except (ValueError, TypeError, NotImplementedError) as error:
-        raise QuestionError(f"what stands under messages are none: {error}") from error
-    for message in reversed(converted):
-        if isinstance(message, HumanMessage):
-            return str(message.text)
-    raise QuestionError(f"no human message among {len(messages)} messages: add the question")

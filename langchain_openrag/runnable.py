@@ -3,56 +3,62 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import AsyncIterator, Generator, Iterator, Sequence
+from contextlib import aclosing, closing
+from dataclasses import replace
 from functools import reduce
 from operator import add
 from typing import Any
 
-from langchain_core.documents import Document
+from langchain_core.callbacks import AsyncCallbackManagerForChainRun, CallbackManagerForChainRun
 from langchain_core.messages import BaseMessage
 from langchain_core.prompt_values import PromptValue
 from langchain_core.runnables import RunnableConfig, RunnableSerializable
-from langchain_core.runnables.utils import AddableDict
+from langchain_core.tools import BaseTool
 from pydantic import ConfigDict, SkipValidation
-from typing_extensions import TypedDict
 
-from langchain_openrag.documents import to_document, to_question
-from openrag_core import Answer, OpenRAG, QuestionError
-from openrag_core.conversation import check_questions
+from langchain_openrag.output import Pieces, RunnableOutput, to_output
+from langchain_openrag.questions import to_question
+from langchain_openrag.tool import create_openrag_tool
+from langchain_openrag.tracing import Manager, Tracing, at_once
+from openrag_core import Answer, Gate, OpenRAG, Question, QuestionError, ScoreWeights
+from openrag_core.conversation import check_questions, question_of
+from openrag_core.events import AnswerEvent
+from openrag_core.records import GateMode
 
 RunnableInput = str | dict[str, Any] | list[Any] | BaseMessage | PromptValue
-
-
-class RunnableOutput(TypedDict):
-    """What comes back."""
-
-    answer: str
-    context: list[Document]
-    """Every passage that was read, the answer's own first."""
-    confidence: float
-    grounded: bool
-    abstained: bool
-    truncated: bool
-    """Whether the passage was too long for the model, so that only its beginning was read."""
-    gate: dict[str, Any]
+_Outcome = Answer | Exception
 
 
 class OpenRAGRunnable(RunnableSerializable[RunnableInput, RunnableOutput]):
     """Answers questions with an `OpenRAG` pipeline.
 
-    Takes a string, a dict with "question", "input", "query" or "messages", a prompt, or a list of
-    messages; gives a dict with "answer", "context", "confidence", "grounded", "abstained",
-    "truncated" and "gate". Earlier turns of a conversation are not read.
+    Takes a string, a dict with "question", "input" or "query" (and "chat_history") or "messages", a
+    prompt, or a list of messages; what was said before the question is condensed into it.
 
-    `batch` answers its questions together. `stream` gives the context first and then the rest; the
-    answer comes in one piece, since it is chosen among candidates that are written to the end.
+    `batch` answers its questions together. `stream` gives what there is as soon as it is there: the
+    gate, the context, each candidate, and the answer, token by token where only one text can become
+    it; see `openrag_core.events.TokenEvent`.
     """
 
     rag: SkipValidation[OpenRAG]
     """The pipeline; `openrag_core.build.build()` makes one."""
+    gate: GateMode | None = None
+    """In place of the pipeline's; like the next ones for `configurable_fields`."""
+    threshold: float | None = None
+    """Of the gate, in place of the pipeline's; in [0, 1]."""
+    top_k: int | None = None
+    """Passages that answers are written from, in place of the pipeline's; >= 1."""
+    weights: ScoreWeights | None = None
+    """Of the scores, in place of the pipeline's."""
 
-    model_config = ConfigDict(arbitrary_types_allowed=True)
+    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
+
+    def as_tool(self, args_schema: Any = None, **kwargs: Any) -> BaseTool:  # noqa: ANN401
+        """A tool that takes a question and keeps the sources; see `create_openrag_tool`."""
+        if args_schema is not None or kwargs.pop("arg_types", None) is not None:
+            raise TypeError("the tool takes a question and nothing else: leave the schema out")
+        return create_openrag_tool(self, **kwargs)
 
     def invoke(
         self,
@@ -65,7 +71,7 @@ class OpenRAGRunnable(RunnableSerializable[RunnableInput, RunnableOutput]):
         Raises:
             QuestionError: There is no question in the input.
         """
-        return self._call_with_config(self._answer, input, config, **kwargs)
+        return self._call_with_config(self._invoke, input, config, **kwargs)
 
     async def ainvoke(
         self,
@@ -73,8 +79,8 @@ class OpenRAGRunnable(RunnableSerializable[RunnableInput, RunnableOutput]):
         config: RunnableConfig | None = None,
         **kwargs: Any,
     ) -> RunnableOutput:
-        """Answer one question; the event loop goes on."""
-        return await self._acall_with_config(self._aanswer, input, config, **kwargs)
+        """Answer one question; the event loop goes on, and cancelling the task stops the model."""
+        return await self._acall_with_config(self._ainvoke, input, config, **kwargs)
 
     def batch(
         self,
@@ -86,7 +92,7 @@ class OpenRAGRunnable(RunnableSerializable[RunnableInput, RunnableOutput]):
     ) -> list[RunnableOutput]:
         """Answer several questions together."""
         return self._batch_with_config(
-            self._answer_many, inputs, config, return_exceptions=return_exceptions, **kwargs
+            self._batch, inputs, config, return_exceptions=return_exceptions, **kwargs
         )
 
     async def abatch(
@@ -99,7 +105,7 @@ class OpenRAGRunnable(RunnableSerializable[RunnableInput, RunnableOutput]):
     ) -> list[RunnableOutput]:
         """Answer several questions together; the event loop goes on."""
         return await self._abatch_with_config(
-            self._aanswer_many, inputs, config, return_exceptions=return_exceptions, **kwargs
+            self._abatch, inputs, config, return_exceptions=return_exceptions, **kwargs
         )
 
     def transform(
@@ -108,8 +114,8 @@ class OpenRAGRunnable(RunnableSerializable[RunnableInput, RunnableOutput]):
         config: RunnableConfig | None = None,
         **kwargs: Any,
     ) -> Iterator[RunnableOutput]:
-        """Answer the question that the pieces add up to; context first."""
-        yield from self._transform_stream_with_config(input, self._pieces, config, **kwargs)
+        """Answer the question that the pieces add up to, piece by piece."""
+        yield from self._transform_stream_with_config(input, self._transform, config, **kwargs)
 
     async def atransform(
         self,
@@ -117,11 +123,11 @@ class OpenRAGRunnable(RunnableSerializable[RunnableInput, RunnableOutput]):
         config: RunnableConfig | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[RunnableOutput]:
-        """Answer the question that the pieces add up to; context first."""
-        async for piece in self._atransform_stream_with_config(
-            input, self._apieces, config, **kwargs
-        ):
-            yield piece
+        """Answer the question that the pieces add up to, piece by piece."""
+        pieces = self._atransform_stream_with_config(input, self._atransform, config, **kwargs)
+        async with aclosing(pieces):  # type: ignore[type-var]
+            async for piece in pieces:
+                yield piece
 
     def stream(
         self,
@@ -129,7 +135,7 @@ class OpenRAGRunnable(RunnableSerializable[RunnableInput, RunnableOutput]):
         config: RunnableConfig | None = None,
         **kwargs: Any,
     ) -> Iterator[RunnableOutput]:
-        """Give the context, then the rest."""
+        """Give what there is as soon as it is there; closing the iterator stops the model."""
         yield from self.transform(iter([input]), config, **kwargs)
 
     async def astream(
@@ -138,53 +144,151 @@ class OpenRAGRunnable(RunnableSerializable[RunnableInput, RunnableOutput]):
         config: RunnableConfig | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[RunnableOutput]:
-        """Give the context, then the rest."""
+        """Give what there is as soon as it is there; the event loop goes on."""
 
         async def single() -> AsyncIterator[RunnableInput]:
             yield input
 
-        async for piece in self.atransform(single(), config, **kwargs):
-            yield piece
+        pieces = self.atransform(single(), config, **kwargs)
+        async with aclosing(pieces):  # type: ignore[type-var]
+            async for piece in pieces:
+                yield piece
 
-    def _answer(self, value: object) -> RunnableOutput:
-        return _output(self.rag.answer(to_question(value)))
+    @property
+    def configured(self) -> OpenRAG:
+        """The pipeline with what is set here.
 
-    async def _aanswer(self, value: object) -> RunnableOutput:
-        return _output(await self.rag.aanswer(to_question(value)))
+        Raises:
+            ConfigError: A value is outside its range.
+        """
+        changes: dict[str, Any] = {}
+        if self.gate is not None or self.threshold is not None:
+            gate = self.rag.gate
+            threshold = gate.threshold if self.threshold is None else self.threshold
+            changes["gate"] = Gate(self.gate or gate.mode, threshold)
+        if self.top_k is not None:
+            fetch_k = max(self.top_k, self.rag.fetch_k)
+            changes |= {"top_k": self.top_k, "fetch_k": fetch_k}
+        if self.weights is not None:
+            changes["weights"] = self.weights
+        return replace(self.rag, **changes) if changes else self.rag
 
-    def _answer_many(self, values: list[RunnableInput]) -> list[RunnableOutput | Exception]:
+    def _invoke(self, value: object, run_manager: CallbackManagerForChainRun) -> RunnableOutput:
+        return to_output(self._answer([to_question(value)], [run_manager])[0])
+
+    async def _ainvoke(
+        self, value: object, run_manager: AsyncCallbackManagerForChainRun
+    ) -> RunnableOutput:
+        return to_output((await self._aanswer([to_question(value)], [run_manager]))[0])
+
+    def _batch(
+        self, values: list[RunnableInput], run_manager: list[CallbackManagerForChainRun]
+    ) -> list[RunnableOutput | Exception]:
         """Answer the good questions together; each bad one gets its own exception."""
-        asked = [_checked(value) for value in values]
-        good = [one for one in asked if isinstance(one, str)]
+        asked, good, managers = _parted(values, run_manager)
         try:
-            return _in_order(asked, self.rag.answer_many(good))
+            answers: Sequence[_Outcome] = self._answer(good, managers)
         except QuestionError:  # too long for the model; the others are not to suffer
-            return _in_order(asked, [self._alone(question) for question in good])
+            answers = [self._alone(*pair) for pair in zip(good, managers, strict=True)]
+        return _in_order(asked, answers)
 
-    async def _aanswer_many(self, values: list[RunnableInput]) -> list[RunnableOutput | Exception]:
-        asked = [_checked(value) for value in values]
-        good = [one for one in asked if isinstance(one, str)]
+    async def _abatch(
+        self, values: list[RunnableInput], run_manager: list[AsyncCallbackManagerForChainRun]
+    ) -> list[RunnableOutput | Exception]:
+        asked, good, managers = _parted(values, run_manager)
         try:
-            return _in_order(asked, await self.rag.aanswer_many(good))
+            answers: Sequence[_Outcome | BaseException] = await self._aanswer(good, managers)
         except QuestionError:  # too long for the model; the others are not to suffer
-            alone = (self.rag.aanswer(question) for question in good)
-            return _in_order(asked, await asyncio.gather(*alone, return_exceptions=True))
+            pairs = zip(good, managers, strict=True)
+            alone = (self._aanswer([question], [manager]) for question, manager in pairs)
+            outcomes = await asyncio.gather(*alone, return_exceptions=True)
+            answers = [one[0] if isinstance(one, list) else one for one in outcomes]
+        return _in_order(asked, answers)
 
-    def _alone(self, question: str) -> Answer | Exception:
+    def _alone(self, question: Question, manager: Manager) -> _Outcome:
         try:
-            return self.rag.answer(question)
+            return self._answer([question], [manager])[0]
         except Exception as error:  # of whatever part; it belongs to this question
             return error
 
-    def _pieces(self, values: Iterator[RunnableInput]) -> Iterator[RunnableOutput]:
-        yield from _split(self._answer(_sum(list(values))))
+    def _answer(self, questions: list[Question], managers: Sequence[Manager]) -> list[Answer]:
+        tracing = _tracing(managers, questions)
+        answers: list[Answer] = []
+        try:
+            with closing(self.configured.stream_many(questions)) as events:
+                for event in events:
+                    at_once(tracing.tell(event))
+                    if isinstance(event, AnswerEvent):
+                        answers.append(event.answer)
+        except BaseException as error:
+            at_once(tracing.fail(error))
+            raise
+        return answers
 
-    async def _apieces(self, values: AsyncIterator[RunnableInput]) -> AsyncIterator[RunnableOutput]:
-        for piece in _split(await self._aanswer(_sum([value async for value in values]))):
-            yield piece
+    async def _aanswer(
+        self, questions: list[Question], managers: Sequence[Manager]
+    ) -> list[Answer]:
+        tracing = _tracing(managers, questions)
+        answers: list[Answer] = []
+        try:
+            async with aclosing(self.configured.astream_many(questions)) as events:
+                async for event in events:
+                    await tracing.tell(event)
+                    if isinstance(event, AnswerEvent):
+                        answers.append(event.answer)
+        except BaseException as error:
+            await tracing.fail(error)
+            raise
+        return answers
+
+    def _transform(
+        self, values: Iterator[RunnableInput], run_manager: CallbackManagerForChainRun
+    ) -> Generator[Any]:
+        question = to_question(_sum(list(values)))
+        tracing, pieces = _tracing([run_manager], [question]), Pieces()
+        try:
+            with closing(self.configured.stream(question)) as events:
+                for event in events:
+                    at_once(tracing.tell(event))
+                    yield from pieces(event)
+        except BaseException as error:
+            at_once(tracing.fail(error))
+            raise
+
+    async def _atransform(
+        self, values: AsyncIterator[RunnableInput], run_manager: AsyncCallbackManagerForChainRun
+    ) -> AsyncIterator[Any]:
+        question = to_question(_sum([value async for value in values]))
+        tracing, pieces = _tracing([run_manager], [question]), Pieces()
+        try:
+            async with aclosing(self.configured.astream(question)) as events:
+                async for event in events:
+                    await tracing.tell(event)
+                    for piece in pieces(event):
+                        yield piece
+        except BaseException as error:
+            await tracing.fail(error)
+            raise
 
 
-def _checked(value: RunnableInput) -> str | QuestionError:
+def _tracing(managers: Sequence[Manager], questions: Sequence[Question]) -> Tracing:
+    return Tracing(managers, [question_of(question) for question in questions])
+
+
+def _parted(
+    values: list[RunnableInput], managers: Sequence[Manager]
+) -> tuple[list[Question | QuestionError], list[Question], list[Manager]]:
+    """Questions and errors; and the questions alone, with their managers."""
+    asked = [_checked(value) for value in values]
+    good = [
+        (one, manager)
+        for one, manager in zip(asked, managers, strict=True)
+        if not isinstance(one, QuestionError)
+    ]
+    return asked, [one for one, _ in good], [manager for _, manager in good]
+
+
+def _checked(value: RunnableInput) -> Question | QuestionError:
     try:
         question = to_question(value)
         check_questions([question])
@@ -194,40 +298,18 @@ def _checked(value: RunnableInput) -> str | QuestionError:
 
 
 def _in_order(
-    asked: list[str | QuestionError], answers: Sequence[Answer | BaseException]
+    asked: list[Question | QuestionError], answers: Sequence[Answer | BaseException]
 ) -> list[RunnableOutput | Exception]:
     """The answer to each good question, and the error of each bad one."""
     rest = iter(answers)
-    outcomes = [next(rest) if isinstance(one, str) else one for one in asked]
-    return [_output(one) if isinstance(one, Answer) else _raisable(one) for one in outcomes]
+    outcomes = [one if isinstance(one, QuestionError) else next(rest) for one in asked]
+    return [to_output(one) if isinstance(one, Answer) else _raisable(one) for one in outcomes]
 
 
 def _raisable(error: BaseException) -> Exception:
     if not isinstance(error, Exception):
         raise error
     return error
-
-
-def _output(answer: Answer) -> RunnableOutput:
-    return RunnableOutput(
-        answer=answer.text,
-        context=[
-            to_document(passage, candidate)
-            for candidate in answer.candidates
-            for passage in candidate.evidence
-        ],
-        confidence=answer.confidence,
-        grounded=answer.grounded,
-        abstained=answer.abstained,
-        truncated=answer.truncated,
-        gate=asdict(answer.decision),
-    )
-
-
-def _split(output: RunnableOutput) -> Iterator[Any]:
-    rest = dict(output)
-    yield AddableDict(context=rest.pop("context"))
-    yield AddableDict(rest)
 
 
 def _sum(values: list[Any]) -> Any:  # noqa: ANN401  (pieces of whatever came in)

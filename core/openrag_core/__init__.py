@@ -5,6 +5,16 @@ live in `openrag_core.model`, the index in `openrag_core.retrieval`; `openrag_co
 ready pipeline together from settings.
 """
 
+from openrag_core.chat_generator import ChatGenerator
+from openrag_core.conversation import (
+    ChatCondenser,
+    ChatModel,
+    Condenser,
+    Conversation,
+    Message,
+    Question,
+    Reply,
+)
 from openrag_core.errors import (
     CheckpointError,
     ConfigError,
@@ -39,8 +49,13 @@ __all__ = [
     "Answer",
     "Candidate",
     "ChainRetriever",
+    "ChatCondenser",
+    "ChatGenerator",
+    "ChatModel",
     "CheckpointError",
+    "Condenser",
     "ConfigError",
+    "Conversation",
     "CriticError",
     "Decision",
     "DocumentError",
@@ -55,14 +70,17 @@ __all__ = [
     "IndexMismatchError",
     "IndexNotFoundError",
     "IndexUnreachableError",
+    "Message",
     "MissingExtraError",
     "OpenRAG",
     "OpenRAGError",
     "Passage",
     "PassageIndexError",
     "PassageScore",
+    "Question",
     "QuestionError",
     "ReflectionError",
+    "Reply",
     "Reranker",
     "RerankerError",
     "Retriever",

@@ -166,6 +166,12 @@ class OpenRAG:
         """
         return self.stream_many([question], live=True)
 
+    def stream_from(
+        self, question: Question, passages: Sequence[Passage], decision: Decision | None = None
+    ) -> Generator[Event]:
+        """As `answer_from`, with what happens as it happens."""
+        return _events(self._answer_from(question, passages, decision, live=True))
+
     def stream_many(self, questions: Sequence[Question], *, live: bool = False) -> Generator[Event]:
         """As `answer_many`, with what happens as it happens.
 

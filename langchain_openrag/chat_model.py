@@ -1,0 +1,237 @@
+"""The generator as a LangChain chat model."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Sequence
+from functools import cached_property
+from threading import Lock
+from typing import Any, NoReturn
+
+from langchain_core.callbacks import (
+    AsyncCallbackManagerForLLMRun,
+    CallbackManagerForLLMRun,
+)
+from langchain_core.language_models import BaseChatModel, LangSmithParams
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.messages.ai import UsageMetadata
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from pydantic import ConfigDict, Field, PrivateAttr, SkipValidation
+
+from openrag_core import ConfigError, Message, QuestionError
+from openrag_core.conversation import Reply, Role
+from openrag_core.model import TransformersChat, TransformersGenerator, load
+from openrag_core.ports import Piece
+from openrag_core.records import Token
+from openrag_core.weights import BUNDLED
+
+_ROLES: dict[str, Role] = {"system": "system", "human": "user", "ai": "assistant"}
+_NO_TOOLS = (
+    "ChatOpenRAG calls no tools and writes no JSON: give it to an agent as a tool "
+    "(langchain_openrag.create_openrag_tool), and have another chat model call it"
+)
+
+
+class ChatOpenRAG(BaseChatModel):
+    """A model of this process as a chat model; decoding is greedy.
+
+    It replies from what it knows and from the messages. Answers from documents are the business of
+    `OpenRAGRunnable`, which may share the model: `ChatOpenRAG(generator=rag.generator)`.
+    """
+
+    model: str = BUNDLED
+    """"bundled", a checkpoint folder, or a name on a model hub; loaded when first asked."""
+    generator: SkipValidation[TransformersGenerator] | None = Field(default=None, exclude=True)
+    """In place of `model`: one that is loaded already."""
+    max_tokens: int = Field(default=256, ge=1)
+    """Longest reply, in tokens."""
+    stop: list[str] | None = None
+    """Texts at which a reply ends; a call's own replace them."""
+    logprobs: bool = False
+    """Whether `response_metadata["logprobs"]["content"]` tells the tokens' log-probabilities."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+    _lock: Any = PrivateAttr(default_factory=Lock)
+
+    @property
+    def _llm_type(self) -> str:
+        return "openrag"
+
+    @property
+    def _identifying_params(self) -> dict[str, Any]:
+        return {"model": self.model, "max_tokens": self.max_tokens, "stop": self.stop}
+
+    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
+        params = super()._get_ls_params(stop=stop, **kwargs)
+        params["ls_provider"] = "openrag"
+        params["ls_model_name"] = self.model
+        params["ls_max_tokens"] = int(kwargs.get("max_tokens", self.max_tokens))
+        params["ls_temperature"] = 0.0
+        return params
+
+    def bind_tools(self, *_: Any, **__: Any) -> NoReturn:
+        """Refused.
+
+        Raises:
+            NotImplementedError: Always.
+        """
+        raise NotImplementedError(_NO_TOOLS)
+
+    def with_structured_output(self, *_: Any, **__: Any) -> NoReturn:
+        """Refused.
+
+        Raises:
+            NotImplementedError: Always.
+        """
+        raise NotImplementedError(_NO_TOOLS)
+
+    def _generate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,  # noqa: ARG002
+        **kwargs: Any,
+    ) -> ChatResult:
+        (reply,) = self._chat(stop, kwargs).reply([_conversation(messages)])
+        return self._result(reply)
+
+    async def _agenerate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,  # noqa: ARG002
+        **kwargs: Any,
+    ) -> ChatResult:
+        chat = await self._achat(stop, kwargs)
+        (reply,) = await chat.areply([_conversation(messages)])
+        return self._result(reply)
+
+    def _stream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> Iterator[ChatGenerationChunk]:
+        stream = self._chat(stop, kwargs).begin(_conversation(messages))
+        try:
+            while (piece := stream.next()) is not None:
+                chunk = self._chunk(piece)
+                if run_manager is not None:
+                    run_manager.on_llm_new_token(piece.text, chunk=chunk)
+                yield chunk
+        finally:
+            stream.cancel()
+
+    async def _astream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        chat = await self._achat(stop, kwargs)
+        stream = await asyncio.to_thread(chat.begin, _conversation(messages))
+        try:
+            while (piece := await stream.anext()) is not None:
+                chunk = self._chunk(piece)
+                if run_manager is not None:
+                    await run_manager.on_llm_new_token(piece.text, chunk=chunk)
+                yield chunk
+        finally:
+            stream.cancel()
+
+    def _chat(self, stop: Sequence[str] | None, kwargs: dict[str, Any]) -> TransformersChat:
+        if "tools" in kwargs or "functions" in kwargs:
+            raise NotImplementedError(_NO_TOOLS)
+        if unknown := kwargs.keys() - {"max_tokens", "ls_structured_output_format"}:
+            raise ConfigError(
+                f"ChatOpenRAG does not know {', '.join(sorted(unknown))}: a call takes stop and "
+                "max_tokens, and decoding is greedy"
+            )
+        with self._lock:
+            generator = self._loaded
+        return TransformersChat(
+            generator,
+            max_new_tokens=kwargs.get("max_tokens", self.max_tokens),
+            stop=(self.stop or ()) if stop is None else stop,
+        )
+
+    async def _achat(self, stop: Sequence[str] | None, kwargs: dict[str, Any]) -> TransformersChat:
+        """The same, outside of the event loop: the model may have to be loaded."""
+        return await asyncio.to_thread(self._chat, stop, kwargs)
+
+    @cached_property
+    def _loaded(self) -> TransformersGenerator:
+        return self.generator or TransformersGenerator(*load(self.model))
+
+    def _result(self, reply: Reply) -> ChatResult:
+        message = AIMessage(
+            reply.text, usage_metadata=_usage(reply), response_metadata=self._metadata(reply)
+        )
+        return ChatResult(generations=[ChatGeneration(message=message)])
+
+    def _chunk(self, piece: Piece[Reply]) -> ChatGenerationChunk:
+        message = AIMessageChunk(content=piece.text)
+        if self.logprobs:
+            message.response_metadata = {"logprobs": _logprobs([piece.token])}
+        if piece.result is not None:
+            message.usage_metadata = _usage(piece.result)
+            message.response_metadata |= {
+                "model_name": self.model,
+                "finish_reason": piece.result.finish,
+            }
+            message.chunk_position = "last"
+        return ChatGenerationChunk(message=message)
+
+    def _metadata(self, reply: Reply) -> dict[str, Any]:
+        metadata = {"model_name": self.model, "finish_reason": reply.finish}
+        return metadata | ({"logprobs": _logprobs(reply.tokens)} if self.logprobs else {})
+
+
+def _conversation(messages: Sequence[BaseMessage]) -> list[Message]:
+    """The messages as ours.
+
+    Raises:
+        QuestionError: There is none, or one that is no text.
+    """
+    return [Message(_role(message), _text(message)) for message in messages]
+
+
+def _role(message: BaseMessage) -> Role:
+    if (role := _ROLES.get(message.type.removesuffix("MessageChunk").lower())) is None:
+        raise QuestionError(
+            f"ChatOpenRAG reads system, human and ai messages; got one of type {message.type!r}"
+        )
+    return role
+
+
+def _text(message: BaseMessage) -> str:
+    content = message.content if isinstance(message.content, list) else []
+    for block in content:
+        if isinstance(block, dict) and block.get("type", "text") != "text":
+            raise QuestionError(f"ChatOpenRAG reads text; got a block of type {block['type']!r}")
+    return str(message.text)
+
+
+def _usage(reply: Reply) -> UsageMetadata:
+    return UsageMetadata(
+        input_tokens=reply.prompt_tokens,
+        output_tokens=reply.new_tokens,
+        total_tokens=reply.prompt_tokens + reply.new_tokens,
+    )
+
+
+def _logprobs(tokens: Sequence[Token]) -> dict[str, Any]:
+    """In the form of OpenAI's API."""
+    content = [
+        {
+            "token": token.text,
+            "logprob": token.logprob,
+            "bytes": list(token.text.encode()),
+            "top_logprobs": [],
+        }
+        for token in tokens
+        if not token.special
+    ]
+    return {"content": content}

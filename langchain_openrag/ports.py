@@ -1,0 +1,147 @@
+"""LangChain's retrievers, compressors and chat models behind our ports."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+
+from langchain_core.documents import BaseDocumentCompressor, Document
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
+from langchain_core.retrievers import BaseRetriever
+from langchain_core.runnables import Runnable, RunnableConfig
+
+from langchain_openrag.documents import to_document, to_passage
+from openrag_core import Message, Passage, Token
+from openrag_core.conversation import Reply, Role
+
+_MESSAGES: dict[Role, type[BaseMessage]] = {
+    "system": SystemMessage,
+    "user": HumanMessage,
+    "assistant": AIMessage,
+}
+_UNSEEN = RunnableConfig(tags=["nostream", "langsmith:nostream"])
+"""Candidates are not to be streamed as if they were the answer; LangGraph knows these tags."""
+
+
+class LangChainRetriever:
+    """Any LangChain retriever; satisfies our `Retriever`.
+
+    Args:
+        retriever: Finds as many documents as it is set to; of them `top_k` are kept.
+    """
+
+    def __init__(self, retriever: BaseRetriever) -> None:
+        self._retriever = retriever
+
+    def retrieve(self, questions: Sequence[str], top_k: int) -> list[list[Passage]]:
+        """The documents that it finds for each question, as passages."""
+        return [_passages(own, top_k) for own in self._retriever.batch(list(questions))]
+
+    async def aretrieve(self, questions: Sequence[str], top_k: int) -> list[list[Passage]]:
+        """The same; the event loop goes on."""
+        found = await self._retriever.abatch(list(questions))
+        return [_passages(own, top_k) for own in found]
+
+
+class LangChainReranker:
+    """Any LangChain document compressor that scores; satisfies our `Reranker`.
+
+    Args:
+        compressor: Writes `metadata["relevance_score"]`, higher for better ones.
+        min_relevance: The score from which it calls a document relevant.
+    """
+
+    def __init__(self, compressor: BaseDocumentCompressor, *, min_relevance: float) -> None:
+        self._compressor = compressor
+        self.min_relevance = min_relevance
+
+    def rerank(
+        self, questions: Sequence[str], passages: Sequence[Sequence[Passage]], top_k: int
+    ) -> list[list[Passage]]:
+        """The `top_k` best passages of each question, best first."""
+        pairs = zip(questions, passages, strict=True)
+        ranked = [
+            self._compressor.compress_documents(_placed(own), question) if own else []
+            for question, own in pairs
+        ]
+        return [_ranked(*pair, top_k) for pair in zip(passages, ranked, strict=True)]
+
+    async def arerank(
+        self, questions: Sequence[str], passages: Sequence[Sequence[Passage]], top_k: int
+    ) -> list[list[Passage]]:
+        """The same; the event loop goes on."""
+
+        async def compress(question: str, own: Sequence[Passage]) -> Sequence[Document]:
+            if not own:
+                return []
+            return await self._compressor.acompress_documents(_placed(own), question)
+
+        ranked = await asyncio.gather(*map(compress, questions, passages))
+        return [_ranked(*pair, top_k) for pair in zip(passages, ranked, strict=True)]
+
+
+class LangChainChat:
+    """Any LangChain chat model; satisfies our `ChatModel`, for `ChatGenerator` and `ChatCondenser`.
+
+    Args:
+        model: Its log-probabilities are read where it tells them, which the gates "f_minp" and
+            "f_meanp" need; many models do after `model.bind(logprobs=True)`.
+    """
+
+    def __init__(self, model: BaseChatModel | Runnable[list[BaseMessage], AIMessage]) -> None:
+        self._model = model
+
+    def reply(self, conversations: Sequence[Sequence[Message]]) -> list[Reply]:
+        """One reply to each conversation."""
+        messages = [_messages(one) for one in conversations]
+        return [_reply(message) for message in self._model.batch(messages, _UNSEEN)]  # type: ignore[arg-type]
+
+    async def areply(self, conversations: Sequence[Sequence[Message]]) -> list[Reply]:
+        """The same; the event loop goes on."""
+        messages = [_messages(one) for one in conversations]
+        return [_reply(message) for message in await self._model.abatch(messages, _UNSEEN)]  # type: ignore[arg-type]
+
+
+def _passages(documents: Sequence[Document], top_k: int) -> list[Passage]:
+    return [to_passage(one, place) for place, one in enumerate(documents[:top_k])]
+
+
+def _placed(passages: Sequence[Passage]) -> list[Document]:
+    """Documents that know their place, since compressors make new ones."""
+    return [
+        Document(
+            id=passage.id,
+            page_content=passage.text,
+            metadata={**to_document(passage).metadata, "place": place},
+        )
+        for place, passage in enumerate(passages)
+    ]
+
+
+def _ranked(
+    passages: Sequence[Passage], documents: Sequence[Document], top_k: int
+) -> list[Passage]:
+    scored = [
+        replace(passages[one.metadata["place"]], rerank_score=one.metadata.get("relevance_score"))
+        for one in documents
+    ]
+    return sorted(scored, key=lambda passage: -(passage.rerank_score or 0.0))[:top_k]
+
+
+def _messages(conversation: Sequence[Message]) -> list[BaseMessage]:
+    return [_MESSAGES[one.role](one.text) for one in conversation]
+
+
+def _reply(message: BaseMessage) -> Reply:
+    usage = getattr(message, "usage_metadata", None) or {}
+    told = message.response_metadata.get("logprobs") or {}
+    content = told.get("content") or [] if isinstance(told, dict) else []
+    return Reply(
+        text=str(message.text).strip(),
+        tokens=tuple(Token(one["token"], min(0.0, float(one["logprob"]))) for one in content),
+        prompt_tokens=usage.get("input_tokens", 0),
+        new_tokens=usage.get("output_tokens", 0),
+        finish="length" if message.response_metadata.get("finish_reason") == "length" else "stop",
+    )

@@ -1,0 +1,76 @@
+"""What chains and agents hand over, as a question, with the conversation that it was asked in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, convert_to_messages
+from langchain_core.prompt_values import PromptValue
+
+from openrag_core import Conversation, Message, Question, QuestionError
+
+QUESTION_KEYS = ("question", "input", "query")
+HISTORY_KEYS = ("chat_history", "history")
+
+
+def to_question(value: object) -> Question:
+    """The question in what a chain hands over.
+
+    Args:
+        value: A string; a message; a dict with "question", "input" or "query", and "chat_history"
+            or "history" where there was a conversation, or with "messages"; a prompt; or a list of
+            messages. Of messages the last human one is the question, and what comes before it is
+            its history.
+
+    Raises:
+        QuestionError: There is none in it.
+    """
+    match value:
+        case str():
+            return value
+        case BaseMessage():
+            return str(value.text)
+        case PromptValue():
+            return _last_human(value.to_messages())
+        case Mapping():
+            return _of_keys(value)
+        case Sequence():
+            return _last_human(_messages(value))
+    raise QuestionError(f"no question in a {type(value).__name__}: give a string, dict or messages")
+
+
+def _of_keys(value: Mapping[str, Any]) -> Question:
+    found = [value[key] for key in QUESTION_KEYS if isinstance(value.get(key), str)]
+    if found:
+        history = next((value[key] for key in HISTORY_KEYS if value.get(key)), ())
+        return _asked(found[0], _messages(history))
+    if "messages" in value:
+        return _last_human(_messages(value["messages"]))
+    raise QuestionError(
+        f"no question in a dict with the keys {sorted(map(str, value))}: "
+        f"give one of {', '.join(QUESTION_KEYS)} as a string (and {HISTORY_KEYS[0]}), or messages"
+    )
+
+
+def _last_human(messages: Sequence[BaseMessage]) -> Question:
+    for place in reversed(range(len(messages))):
+        if isinstance(messages[place], HumanMessage):
+            return _asked(str(messages[place].text), messages[:place])
+    raise QuestionError(f"no human message among {len(messages)} messages: add the question")
+
+
+def _asked(question: str, before: Sequence[BaseMessage]) -> Question:
+    said = [
+        Message("user" if isinstance(one, HumanMessage) else "assistant", str(one.text))
+        for one in before
+        if isinstance(one, HumanMessage | AIMessage) and str(one.text).strip()
+    ]
+    return Conversation(question, tuple(said)) if said else question
+
+
+def _messages(values: Any) -> Sequence[BaseMessage]:  # noqa: ANN401  (a user's)
+    try:
+        return convert_to_messages(list(values))
+    except (ValueError, TypeError, NotImplementedError) as error:
+        raise QuestionError(f"what stands under messages are none: {error}") from error

@@ -1,0 +1,113 @@
+"""Our retrievers as LangChain's."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from langchain_core.callbacks import (
+    AsyncCallbackManagerForRetrieverRun,
+    CallbackManagerForRetrieverRun,
+)
+from langchain_core.documents import Document
+from langchain_core.retrievers import BaseRetriever
+from pydantic import ConfigDict, Field, SkipValidation
+
+from langchain_openrag.documents import to_document
+from openrag_core import Filter, OpenRAG, Reranker, Retriever, SearchOptions
+from openrag_core.errors import ConfigError
+from openrag_core.retrieval import PassageIndex
+from openrag_core.steps import Call, Steps, arun, run
+
+
+class OpenRAGRetriever(BaseRetriever):
+    """Hybrid search in a `PassageIndex`, or any other of our retrievers.
+
+    Each call may set its own: `retriever.invoke("...", k=3, filter={"page": {"$lt": 9}})`.
+    """
+
+    index: SkipValidation[Retriever]
+    """`openrag_core.build.open_index()` opens one."""
+    k: int = Field(default=5, ge=1)
+    """Passages that are found."""
+    filter: SkipValidation[Filter] | dict[str, Any] | None = None
+    """Only passages of which it holds; see `openrag_core.filters`."""
+    options: SkipValidation[SearchOptions] | None = None
+    """How an index is searched; by default as it was opened."""
+    reranker: SkipValidation[Reranker] | None = None
+    """Chooses among `fetch_k` passages."""
+    fetch_k: int = Field(default=20, ge=1)
+    """Passages that a reranker chooses from."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
+
+    def _get_relevant_documents(
+        self, query: str, *, run_manager: CallbackManagerForRetrieverRun, **kwargs: Any
+    ) -> list[Document]:
+        del run_manager
+        return run(self._find(query, **kwargs))
+
+    async def _aget_relevant_documents(
+        self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun, **kwargs: Any
+    ) -> list[Document]:
+        del run_manager
+        return await arun(self._find(query, **kwargs))
+
+    def _find(
+        self,
+        query: str,
+        *,
+        k: int | None = None,
+        filter: Filter | dict[str, Any] | None = None,
+        **unknown: Any,
+    ) -> Steps[list[Document]]:
+        if unknown:
+            raise ConfigError(
+                f"a call of OpenRAGRetriever takes k and filter, not {', '.join(sorted(unknown))}"
+            )
+        wanted = self.k if k is None else k
+        top_k = wanted if self.reranker is None else max(wanted, self.fetch_k)
+        options = self._options(self.filter if filter is None else filter)
+        arguments: tuple[Any, ...] = (
+            ([query], top_k) if options is None else ([query], top_k, options)
+        )
+        (found,) = yield Call(self.index, "retrieve", arguments)
+        if self.reranker is not None:
+            (found,) = yield Call(self.reranker, "rerank", ([query], [found], wanted))
+        return [to_document(passage) for passage in found]
+
+    def _options(self, filter_: Filter | dict[str, Any] | None) -> SearchOptions | None:
+        """What an index is told; None for it to search as it was opened."""
+        if filter_ is None:
+            return self.options
+        if not isinstance(self.index, PassageIndex):
+            raise ConfigError(
+                f"{type(self.index).__name__} takes no filter: give OpenRAGRetriever a PassageIndex"
+            )
+        given: Any = filter_  # a dictionary is read there
+        return replace(self.options or self.index.options, filter=given)
+
+
+class AdaptiveRetriever(BaseRetriever):
+    """The passages that an answer would be written from; none where the gate says that it knows."""
+
+    rag: SkipValidation[OpenRAG]
+    """The pipeline; its gate should be "f_minp", "f_meanp" or "f_ret"."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
+
+    def _get_relevant_documents(
+        self, query: str, *, run_manager: CallbackManagerForRetrieverRun
+    ) -> list[Document]:
+        del run_manager
+        decision, _ = self.rag.decide(query)
+        return [to_document(p) for p in self.rag.retrieve(query)] if decision.retrieve else []
+
+    async def _aget_relevant_documents(
+        self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun
+    ) -> list[Document]:
+        del run_manager
+        decision, _ = await self.rag.adecide(query)
+        if not decision.retrieve:
+            return []
+        return [to_document(passage) for passage in await self.rag.aretrieve(query)]

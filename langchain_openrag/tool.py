@@ -1,0 +1,90 @@
+"""The pipeline as a tool of agents, whose sources survive."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from langchain_core.runnables import RunnableConfig
+from langchain_core.tools import BaseTool, StructuredTool
+from pydantic import BaseModel, ConfigDict, Field
+
+from langchain_openrag.output import RunnableOutput
+from openrag_core import OpenRAG, OpenRAGError
+
+if TYPE_CHECKING:
+    from langchain_openrag.runnable import OpenRAGRunnable
+
+DESCRIPTION = (
+    "Answers a question from the user's own documents and names the sources. "
+    "Ask one whole question that can be understood without the conversation."
+)
+_REFUSED = "The tool takes one field, question, a string; ask again with that alone."
+
+
+class ToolInput(BaseModel):
+    """What the tool takes."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    question: str = Field(description="The question, such as: Who opened the Velora Bridge?")
+
+
+def create_openrag_tool(
+    rag: OpenRAG | OpenRAGRunnable,
+    *,
+    name: str = "search_documents",
+    description: str | None = None,
+) -> BaseTool:
+    """Make a tool.
+
+    What an agent reads is the answer with its sources, numbered; the message's `artifact` is the
+    whole output, as the runnable gives it. A call with other fields, and a question that cannot be
+    answered, come back to the agent as a message that says what to do.
+
+    Args:
+        rag: The pipeline.
+        name: As the agent sees it.
+        description: Of what the documents are about; it decides when an agent uses the tool.
+    """
+    from langchain_openrag.runnable import OpenRAGRunnable  # noqa: PLC0415  (which makes tools)
+
+    runnable = OpenRAGRunnable(rag=rag) if isinstance(rag, OpenRAG) else rag
+
+    def answer(question: str, config: RunnableConfig) -> tuple[str, RunnableOutput | None]:
+        try:
+            output = runnable.invoke(question, config)
+        except OpenRAGError as error:
+            return f"No answer: {error}", None
+        return _shown(output), output
+
+    async def aanswer(question: str, config: RunnableConfig) -> tuple[str, RunnableOutput | None]:
+        try:
+            output = await runnable.ainvoke(question, config)
+        except OpenRAGError as error:
+            return f"No answer: {error}", None
+        return _shown(output), output
+
+    return StructuredTool.from_function(
+        func=answer,
+        coroutine=aanswer,
+        name=name,
+        description=description or DESCRIPTION,
+        args_schema=ToolInput,
+        response_format="content_and_artifact",
+        handle_validation_error=_REFUSED,
+    )
+
+
+def _shown(output: RunnableOutput) -> str:
+    """The answer with what it rests on; an abstention names the nearest passages itself."""
+    if output["abstained"] or not output["candidates"]:
+        return output["answer"]
+    own = set(output["candidates"][0]["context"])
+    sources = [document for document in output["context"] if document.id in own]
+    lines = [f"[{n}] {_name(one.metadata)}" for n, one in enumerate(sources, start=1)]
+    return "\n".join([output["answer"], "Sources:", *lines])
+
+
+def _name(metadata: dict[str, Any]) -> str:
+    parts = [str(metadata[key]) for key in ("title", "source") if metadata.get(key)]
+    return " · ".join(parts) or "untitled"

@@ -1,0 +1,92 @@
+"""The pipeline's stages as child runs of LangChain's callbacks, with their timings."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine, Sequence
+from inspect import isawaitable
+from typing import Any, TypeVar
+
+from langchain_core.callbacks import AsyncCallbackManagerForChainRun, CallbackManagerForChainRun
+from langchain_core.outputs import Generation, LLMResult
+
+from langchain_openrag.documents import to_document
+from openrag_core.events import CondensedEvent, Event, Stage, StageEnded, StageStarted
+from openrag_core.records import Draft, Passage, Written
+
+Manager = CallbackManagerForChainRun | AsyncCallbackManagerForChainRun
+_Result = TypeVar("_Result")
+_RETRIEVING = ("retrieve", "rerank", "hops")
+
+
+class Tracing:
+    """Tells the callbacks of each question what becomes of it.
+
+    Args:
+        managers: One for each question.
+    """
+
+    def __init__(self, managers: Sequence[Manager], questions: Sequence[str]) -> None:
+        self._managers = managers
+        self._questions = list(questions)
+        self._open: dict[tuple[Stage, int], Any] = {}
+
+    async def tell(self, event: Event) -> None:
+        """Begin or end the runs that an event speaks of."""
+        match event:
+            case CondensedEvent(question, text):
+                self._questions[question] = text
+            case StageStarted(stage, questions):
+                for row in questions:
+                    self._open[stage, row] = await self._begin(stage, row)
+            case StageEnded(stage, questions, _, results):
+                for row, result in zip(questions, results, strict=True):
+                    await self._end(stage, self._open.pop((stage, row)), result)
+
+    async def fail(self, error: BaseException) -> None:
+        """End what is still open."""
+        for (stage, _), run in self._open.items():
+            name = "on_retriever_error" if stage in _RETRIEVING else "on_llm_error"
+            await _done(getattr(run, name)(error))
+        self._open.clear()
+
+    async def _begin(self, stage: Stage, row: int) -> Any:  # noqa: ANN401  (of either kind)
+        child: Any = self._managers[row].get_child()
+        serialized, question = {"name": stage}, self._questions[row]
+        if stage in _RETRIEVING:
+            return await _done(child.on_retriever_start(serialized, question, name=stage))
+        return (await _done(child.on_llm_start(serialized, [question], name=stage)))[0]
+
+    @staticmethod
+    async def _end(stage: Stage, run: Any, result: object) -> None:  # noqa: ANN401
+        if stage in _RETRIEVING:
+            await _done(run.on_retriever_end([to_document(p) for p in _passages(result)]))
+        else:
+            generations = [[Generation(text=text) for text in _texts(result)]]
+            await _done(run.on_llm_end(LLMResult(generations=generations)))
+
+
+def at_once(work: Coroutine[Any, Any, _Result]) -> _Result:
+    """Run what awaits nothing, for callbacks of threads, which are called and done."""
+    try:
+        work.send(None)
+    except StopIteration as end:
+        result: _Result = end.value
+        return result
+    raise AssertionError("a callback of a thread waits for an event loop")
+
+
+async def _done(called: Any) -> Any:  # noqa: ANN401
+    return await called if isawaitable(called) else called
+
+
+def _passages(result: Any) -> list[Passage]:  # noqa: ANN401
+    """Of a list of passages, or of chains of them."""
+    flat = [p for one in result for p in ([one] if isinstance(one, Passage) else one)]
+    return list({passage.id: passage for passage in flat}.values())
+
+
+def _texts(result: Any) -> list[str]:  # noqa: ANN401
+    if isinstance(result, str):
+        return [result]
+    written = [result] if isinstance(result, Draft) else result
+    return [one.text for one in written if isinstance(one, Draft | Written)]
