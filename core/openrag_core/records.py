@@ -13,6 +13,7 @@ from math import exp
 from statistics import fmean
 from typing import Any, Literal
 
+from openrag_core import html
 from openrag_core.reflection import PassageScore
 
 Signal = Literal["f_ret", "f_minp", "f_meanp"]
@@ -186,3 +187,7 @@ class Answer:
             ],
             "seconds": dict(self.seconds),
         }
+
+    def _repr_html_(self) -> str:
+        """How a notebook shows it."""
+        return html.answer(self.to_dict())
