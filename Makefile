@@ -60,6 +60,7 @@ bench: setup  ## measure; some need $OPENRAG_TEST_DATA (two hours)
 	$(BIN)/python benchmarks/ingestion.py
 	$(BIN)/python benchmarks/retrieval.py
 	$(BIN)/python benchmarks/multihop.py
+	$(BIN)/python benchmarks/conversations.py
 
 bundled: setup  ## train the bundled model anew into runs/; needs $OPENRAG_TEST_DATA (two hours)
 	$(BIN)/python recipes/bundled_questions.py runs/data

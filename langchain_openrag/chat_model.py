@@ -16,9 +16,9 @@ from langchain_core.language_models import BaseChatModel, LangSmithParams
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
-from pydantic import ConfigDict, Field, PrivateAttr, SkipValidation
+from pydantic import ConfigDict, Field, PrivateAttr, SkipValidation, field_validator
 
-from openrag_core import ConfigError, Message, QuestionError
+from openrag_core import ConfigError, Generator, Message, QuestionError
 from openrag_core.conversation import Reply, Role
 from openrag_core.model import TransformersChat, TransformersGenerator, load
 from openrag_core.ports import Piece
@@ -41,10 +41,12 @@ class ChatOpenRAG(BaseChatModel):
 
     model: str = BUNDLED
     """"bundled", a checkpoint folder, or a name on a model hub; loaded when first asked."""
-    generator: SkipValidation[TransformersGenerator] | None = Field(default=None, exclude=True)
+    generator: SkipValidation[Generator] | None = Field(default=None, exclude=True)
     """In place of `model`: one that is loaded already."""
     max_tokens: int = Field(default=256, ge=1)
     """Longest reply, in tokens."""
+    temperature: float = 0.0
+    """Only 0: decoding is greedy."""
     stop: list[str] | None = None
     """Texts at which a reply ends; a call's own replace them."""
     logprobs: bool = False
@@ -52,6 +54,13 @@ class ChatOpenRAG(BaseChatModel):
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
     _lock: Any = PrivateAttr(default_factory=Lock)
+
+    @field_validator("temperature")
+    @classmethod
+    def _check_temperature(cls, temperature: float) -> float:
+        if temperature != 0.0:
+            raise ValueError(f"temperature must be 0, got {temperature}: decoding is greedy")
+        return temperature
 
     @property
     def _llm_type(self) -> str:
@@ -64,7 +73,7 @@ class ChatOpenRAG(BaseChatModel):
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         params = super()._get_ls_params(stop=stop, **kwargs)
         params["ls_provider"] = "openrag"
-        params["ls_model_name"] = self.model
+        params["ls_model_name"] = str(kwargs.get("model", self.model))
         params["ls_max_tokens"] = int(kwargs.get("max_tokens", self.max_tokens))
         params["ls_temperature"] = 0.0
         return params
@@ -163,7 +172,13 @@ class ChatOpenRAG(BaseChatModel):
 
     @cached_property
     def _loaded(self) -> TransformersGenerator:
-        return self.generator or TransformersGenerator(*load(self.model))
+        generator = self.generator or TransformersGenerator(*load(self.model))
+        if not isinstance(generator, TransformersGenerator):
+            raise ConfigError(
+                f"ChatOpenRAG needs a model of this process, not a {type(generator).__name__}: "
+                "give a TransformersGenerator, or model"
+            )
+        return generator
 
     def _result(self, reply: Reply) -> ChatResult:
         message = AIMessage(

@@ -24,7 +24,7 @@ from typing_extensions import TypedDict  # noqa: E402
 from langchain_openrag.documents import to_document, to_passage  # noqa: E402
 from langchain_openrag.output import CandidateOutput, Pieces, to_output  # noqa: E402
 from langchain_openrag.questions import to_question  # noqa: E402
-from openrag_core import Answer, ConfigError, Decision, Draft, OpenRAG, Passage  # noqa: E402
+from openrag_core import Answer, ConfigError, Decision, Draft, OpenRAG, Passage, Question  # noqa: E402
 from openrag_core.events import AnswerEvent, Event  # noqa: E402
 
 
@@ -94,10 +94,10 @@ class _Nodes:
         self._rag = rag
 
     def condense(self, state: GraphState) -> GraphState:
-        return _begun(self._rag.condense(to_question(state)))
+        return _begun(self._rag.condense(_question(state)))
 
     async def acondense(self, state: GraphState) -> GraphState:
-        return _begun(await self._rag.acondense(to_question(state)))
+        return _begun(await self._rag.acondense(_question(state)))
 
     def decide(self, state: GraphState) -> GraphState:
         return self._decided(state, *self._rag.decide(state["question"]))
@@ -132,6 +132,10 @@ class _Nodes:
         if decision.retrieve:
             return known
         return _answered(self._rag.from_memory(state["question"], decision, draft))
+
+
+def _question(state: GraphState) -> Question:
+    return to_question(state.get("messages", []))  # what else is there is of an earlier turn
 
 
 def _begun(question: str) -> GraphState:

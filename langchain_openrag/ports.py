@@ -9,7 +9,6 @@ from dataclasses import replace
 from langchain_core.documents import BaseDocumentCompressor, Document
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
-from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import Runnable, RunnableConfig
 
 from langchain_openrag.documents import to_document, to_passage
@@ -32,7 +31,7 @@ class LangChainRetriever:
         retriever: Finds as many documents as it is set to; of them `top_k` are kept.
     """
 
-    def __init__(self, retriever: BaseRetriever) -> None:
+    def __init__(self, retriever: Runnable[str, list[Document]]) -> None:
         self._retriever = retriever
 
     def retrieve(self, questions: Sequence[str], top_k: int) -> list[list[Passage]]:

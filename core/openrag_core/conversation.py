@@ -172,7 +172,7 @@ def _shown(history: Sequence[Message], question: str) -> str:
 _REFERRING = frozenset(
     """it its he him his she her hers they them their this that these those there one and or of in
     on at to for a an the is are was were be been do does did has have had what who whom whose
-    which when where why how about with from by as then so also i you we me my your our s
+    which when where why how about with from by as then so also s
     """.split()  # noqa: SIM905  (a list of words reads worse)
 )
 

@@ -1,0 +1,138 @@
+"""langchain_openrag/chat_model.py: LangChain's own tests, and what they leave out."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessageChunk, HumanMessage, SystemMessage, ToolMessage
+from langchain_core.tools import tool
+from langchain_tests.integration_tests import ChatModelIntegrationTests
+from langchain_tests.unit_tests import ChatModelUnitTests
+from pydantic import ValidationError
+
+from langchain_openrag import ChatOpenRAG
+from openrag_core import ConfigError, OpenRAG, QuestionError
+
+
+class TestUnit(ChatModelUnitTests):
+    """Skipped are tools, JSON and images, which it refuses, and what is for LangChain's own."""
+
+    @property
+    def chat_model_class(self) -> type[BaseChatModel]:
+        return ChatOpenRAG
+
+    @property
+    def has_tool_calling(self) -> bool:
+        return False
+
+    @property
+    def has_structured_output(self) -> bool:
+        return False
+
+
+class TestIntegration(ChatModelIntegrationTests):
+    """On the bundled model."""
+
+    @property
+    def chat_model_class(self) -> type[BaseChatModel]:
+        return ChatOpenRAG
+
+    @property
+    def has_tool_calling(self) -> bool:
+        return False
+
+    @property
+    def has_structured_output(self) -> bool:
+        return False
+
+    @pytest.fixture
+    def model(self, bundled_rag: OpenRAG) -> BaseChatModel:
+        return ChatOpenRAG(generator=bundled_rag.generator, max_tokens=20)
+
+
+@pytest.fixture
+def chat(bundled_rag: OpenRAG) -> ChatOpenRAG:
+    return ChatOpenRAG(generator=bundled_rag.generator, max_tokens=12, logprobs=True)
+
+
+ASKED = [SystemMessage("Be brief."), HumanMessage("What is the capital of France?")]
+
+
+def test_a_stream_adds_up_to_the_reply(chat: ChatOpenRAG) -> None:
+    reply = chat.invoke(ASKED)
+    pieces = list(chat.stream(ASKED))
+    assert len([piece for piece in pieces if piece.content]) > 1 or len(str(reply.content)) < 9
+    whole: Any = pieces[0]
+    for piece in pieces[1:]:
+        whole += piece
+    assert isinstance(whole, AIMessageChunk)
+    assert whole.content == reply.content
+    assert whole.usage_metadata == reply.usage_metadata
+    assert whole.response_metadata["finish_reason"] == reply.response_metadata["finish_reason"]
+    told = [one.response_metadata["logprobs"]["content"] for one in (whole, reply)]
+    assert [len(one) for one in told] == [len(told[0])] * 2
+    assert all(one["logprob"] <= 0 and one["bytes"] for one in told[1])
+    assert "".join(one["token"] for one in told[1]).strip() == reply.content
+
+
+def test_a_reply_ends_at_its_limit_or_at_a_stop_text(chat: ChatOpenRAG) -> None:
+    asked = "Count: one two three four"
+    short = chat.invoke(asked, max_tokens=1)
+    assert short.response_metadata["finish_reason"] == "length"
+    assert short.usage_metadata is not None
+    assert short.usage_metadata["output_tokens"] == 1
+    whole = str(chat.invoke(asked).content)
+    middle = whole[len(whole) // 2 :][:3]
+    for text in (
+        chat.invoke(asked, stop=[middle]).content,
+        "".join(str(piece.content) for piece in chat.stream(asked, stop=[middle])),
+    ):
+        assert text == whole[: whole.find(middle)].strip()
+
+
+async def test_it_does_not_block_the_event_loop(chat: ChatOpenRAG) -> None:
+    beats = 0
+
+    async def beat() -> None:
+        nonlocal beats
+        while True:
+            beats += 1
+            await asyncio.sleep(0.005)
+
+    heart = asyncio.create_task(beat())
+    replies = await asyncio.gather(*(chat.ainvoke(f"What is {n} plus {n}?") for n in range(3)))
+    pieces = [piece async for piece in chat.astream(ASKED)]
+    heart.cancel()
+    assert beats > 10
+    assert all(str(reply.content) for reply in replies)
+    assert pieces[-1].chunk_position == "last"
+
+
+@tool
+def adder(a: int, b: int) -> int:
+    """Add two numbers."""
+    return a + b
+
+
+def test_what_it_cannot_do_is_refused(chat: ChatOpenRAG) -> None:
+    attempts: list[Callable[[], object]] = [
+        lambda: chat.bind_tools([adder]),
+        lambda: chat.with_structured_output({"title": "answer", "type": "object"}),
+        lambda: chat.invoke(ASKED, tools=[]),
+    ]
+    for attempt in attempts:
+        with pytest.raises(NotImplementedError, match="calls no tools and writes no JSON"):
+            attempt()
+    with pytest.raises(ConfigError, match="does not know top_p"):
+        chat.invoke(ASKED, top_p=0.5)
+    with pytest.raises(ValidationError, match="decoding is greedy"):
+        ChatOpenRAG(temperature=0.7)
+    with pytest.raises(QuestionError, match="type 'tool'"):
+        chat.invoke([ToolMessage("1", tool_call_id="1")])
+    picture = HumanMessage([{"type": "image_url", "image_url": {"url": "https://x/y.png"}}])
+    with pytest.raises(QuestionError, match="'image_url'"):
+        chat.invoke([picture])
+    with pytest.raises(QuestionError, match="nothing to reply to"):
+        chat.invoke([SystemMessage("Be brief.")])
