@@ -49,9 +49,10 @@ class Layout:
         return found
 
     def document(self, hit: Hit) -> str:
-        """What the point is a piece of: LlamaIndex's or our document, or else its source."""
-        known = hit.payload.get("doc_id") if self.content == NODE or self.ours else None
-        return str(known or _first(self._metadata(hit.payload), *_SOURCES) or hit.id)
+        """What the point is a piece of: the document that it names, or else its source."""
+        metadata = self._metadata(hit.payload)
+        known = hit.payload["doc_id"] if self.ours else metadata.get("doc_id")
+        return str(known or _first(metadata, *_SOURCES) or hit.id)
 
     def passage(self, hit: Hit) -> Passage:
         """The point as the pipeline knows it; its metadata are all there."""
@@ -73,8 +74,6 @@ class Layout:
             return condition
         if condition.field == "text":
             return _renamed(condition, self.content)
-        if condition.field == "doc_id" and self.content == NODE:
-            return condition
         if condition.field != "source":
             return _renamed(condition, self._key(condition.field.removeprefix(_BELOW)))
         *others, last = (self._key(name) for name in _SOURCES)

@@ -1,5 +1,6 @@
 """core/openrag_core/retrieval/payload.py: our own index, for others and as one of theirs."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from openrag_core.retrieval import (
     EdgeStore,
     PassageIndex,
     QdrantCollection,
+    Section,
     copy_points,
     document_from_text,
 )
@@ -69,6 +71,19 @@ def test_an_index_stays_readable_by_others_wherever_it_goes(tmp_path: Path) -> N
     for wrong in (edge, target):
         with pytest.raises(IndexMismatchError, match=r"with compatible True, and you .* False"):
             PassageIndex(wrong, LetterEncoder(), compatible=False)
+
+
+def test_what_a_document_brought_is_shown_before_ours() -> None:
+    index = PassageIndex(memory(), LetterEncoder(), compatible=True)
+    sections = (Section("Zoo > Prices", "Free on Mondays.", page=4),)
+    metadata = {"title": "The Zoo", "chunk": "x", "author": "Ann"}
+    index.add_documents([Document("zoo", "zoo.pdf", "hash", sections, metadata)])
+    ((point,),) = index.store.scroll()
+    stored = point.payload
+    assert stored["metadata"] == {"source": "zoo.pdf", "page": 4, **metadata}
+    assert json.loads(stored["_node_content"])["metadata"] == stored["metadata"]
+    assert (stored["author"], stored["page"]) == ("Ann", 4)
+    assert (stored["title"], stored["chunk"]) == ("Zoo > Prices", 0)  # the index's own stay
 
 
 def test_an_index_is_not_readable_by_others_unasked() -> None:

@@ -84,3 +84,16 @@ def test_nodes_of_every_kind_have_text() -> None:
     empty = {"_node_content": json.dumps({"text_resource": None}), "doc_id": "None"}
     assert LLAMAINDEX.passage(Hit("1", 0.0, empty)).metadata == {}
     assert LANGCHAIN.passage(Hit("1", 0.0, {"page_content": "x", "metadata": None})).metadata == {}
+
+
+def test_points_belong_to_documents_or_sources_or_nothing() -> None:
+    nodes = [
+        Hit(str(n), 0.0, {"_node_content": "{}", **payload})
+        for n, payload in enumerate(
+            [{"doc_id": "a", "source": "s"}, {"doc_id": "None", "file_path": "f"}, {}]
+        )
+    ]
+    assert [LLAMAINDEX.document(node) for node in nodes] == ["a", "f", "2"]
+    kept = Hit("3", 0.0, {"page_content": "", "metadata": {"doc_id": "a", "source": "s"}})
+    assert LANGCHAIN.document(kept) == "a"
+    assert LANGCHAIN.document(Hit("4", 0.0, {"metadata": {"source": "s"}})) == "s"
