@@ -13,7 +13,7 @@ from langchain_openrag.compressor import (  # noqa: E402
 )
 from langchain_openrag.context import chat_model_context  # noqa: E402
 from langchain_openrag.documents import from_documents, to_document, to_passage  # noqa: E402
-from langchain_openrag.embeddings import EmbeddingsEncoder  # noqa: E402
+from langchain_openrag.embeddings import EmbeddingsEncoder, EncoderEmbeddings  # noqa: E402
 from langchain_openrag.output import CandidateOutput, RunnableOutput  # noqa: E402
 from langchain_openrag.ports import (  # noqa: E402
     LangChainChat,
@@ -31,6 +31,7 @@ __all__ = [
     "CohereReranker",
     "CrossEncoderReranker",
     "EmbeddingsEncoder",
+    "EncoderEmbeddings",
     "LangChainChat",
     "LangChainReranker",
     "LangChainRetriever",

@@ -1,4 +1,4 @@
-"""Any LangChain embeddings as the dense encoder of an index."""
+"""LangChain's embeddings as our dense encoder, and the other way round."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from langchain_core.embeddings import Embeddings
 
-from openrag_core.retrieval.encoders import unit_vectors
+from openrag_core.retrieval.encoders import DenseEncoder, unit_vectors
 
 
 class EmbeddingsEncoder:
@@ -34,3 +34,22 @@ class EmbeddingsEncoder:
     def encode_questions(self, texts: Sequence[str]) -> list[list[float]]:
         """Unit vectors; shape (len(texts), dimension)."""
         return unit_vectors([self._embeddings.embed_query(text) for text in texts])
+
+
+class EncoderEmbeddings(Embeddings):
+    """A dense encoder of ours wherever LangChain takes embeddings; async calls use a thread.
+
+    Args:
+        encoder: Such as `index.encoder`, to search our index with LangChain's store.
+    """
+
+    def __init__(self, encoder: DenseEncoder) -> None:
+        self.encoder = encoder
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        """Unit vectors of passages."""
+        return self.encoder.encode_passages(texts)
+
+    def embed_query(self, text: str) -> list[float]:
+        """The unit vector of a question."""
+        return self.encoder.encode_questions([text])[0]

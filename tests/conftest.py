@@ -12,6 +12,7 @@ from transformers.utils import logging as transformers_logging
 from openrag_core import OpenRAG
 from openrag_core.build import Settings, build, open_index
 from openrag_core.retrieval import PassageIndex
+from tests.homes import Home, home_in
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = ROOT / "examples" / "documents"
@@ -43,6 +44,13 @@ def documents_index(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Passag
 def bundled_rag(documents_index: PassageIndex) -> OpenRAG:
     """The embedded default over the example documents."""
     return build(Settings(top_k=2, max_new_tokens=40), retriever=documents_index)
+
+
+@pytest.fixture(params=["memory", "rest"])
+def home(request: pytest.FixtureRequest) -> Iterator[Home]:
+    """Where collections are made that others read, or ours."""
+    with home_in(request.param) as made:
+        yield made
 
 
 def environment() -> dict[str, str]:

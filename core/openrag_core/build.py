@@ -75,6 +75,9 @@ class Settings:
     """On the server."""
     tenant: str | None = None
     """Whose documents are indexed and found, where several share an index."""
+    compatible: bool | None = None
+    """Whether LangChain's and LlamaIndex's Qdrant stores can read the index, once it is on a
+    server; by default the index's own, of a new one no."""
     encoder: str = BUNDLED
     """Dense encoder: "bundled", or a sentence-transformers folder or name."""
     encoder_backend: Backend = "torch"
@@ -258,6 +261,7 @@ def open_index(
             chunk=_chunker(settings, encoder, store.description or {}),
             options=settings.search,
             tenant=settings.tenant,
+            compatible=settings.compatible,
         )
     except BaseException:
         store.close()

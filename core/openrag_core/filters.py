@@ -191,6 +191,19 @@ def conditions(filter_: Filter) -> Iterator[Condition]:
                 yield from conditions(part)
 
 
+def map_conditions(filter_: Filter, change: Callable[[Condition], Filter]) -> Filter:
+    """The filter with something else in the place of each condition."""
+    match filter_:
+        case Condition():
+            return change(filter_)
+        case Not(part):
+            return Not(map_conditions(part, change))
+        case All(parts):
+            return All(tuple(map_conditions(part, change) for part in parts))
+        case AnyOf(parts):
+            return AnyOf(tuple(map_conditions(part, change) for part in parts))
+
+
 def to_dict(filter_: Filter) -> dict[str, Any]:
     """The filter as nested dictionaries; times as they are."""
     match filter_:

@@ -10,9 +10,10 @@ from typing import NamedTuple
 
 import pytest
 
+from openrag_core import Field
 from openrag_core.cli import app as cli
 from openrag_core.cli import console
-from openrag_core.retrieval import EdgeStore
+from openrag_core.retrieval import EdgeStore, Server, ServerStore
 from tests.conftest import DOCUMENTS, environment
 from tests.core.retrieval.rest import served
 
@@ -305,3 +306,18 @@ def test_a_filter_and_hops_reach_the_search(openrag: Run, documents: Path) -> No
     other = openrag("ask", "Who opened the Velora Bridge?", "--tenant", "two")
     assert "documents do not tell" in other.out
     assert "shared by tenants" in openrag("ask", "Who?").err
+
+
+def test_others_can_read_an_index_that_was_made_for_them(openrag: Run, documents: Path) -> None:
+    bridge = str(documents / "velora-bridge.md")
+    with served() as (url, _):
+        assert openrag("index", bridge, "--compatible", "--to", url).code == 0
+        theirs = ServerStore.connect(Server(url=url), "openrag")
+        (page,) = theirs.scroll(Field("source") == bridge)
+        assert page
+        assert all(point.payload["page_content"] == point.payload["text"] for point in page)
+        theirs.close()
+    assert "1 unchanged" in openrag("index", bridge).out  # it stays so
+    openrag("index", bridge, "--index", "other")
+    refused = openrag("index", bridge, "--index", "other", "--compatible")
+    assert "was made with compatible False, and you are using True" in refused.err

@@ -108,6 +108,10 @@ def index(
     language: Language = DEFAULT.language,
     tenant: Tenant = None,
     backend: Backend = DEFAULT.encoder_backend,
+    compatible: Annotated[
+        bool,
+        typer.Option("--compatible", help="A new index that LangChain and LlamaIndex can read."),
+    ] = False,
     max_file_mb: Annotated[int, typer.Option(help="Larger files are skipped.")] = 100,
     sync: Annotated[
         bool, typer.Option("--sync", help="Remove what is gone from these folders.")
@@ -133,6 +137,7 @@ def index(
         encoder_backend=backend,
         language=language,
         tenant=tenant,
+        compatible=compatible or None,
     )
     failed = bool(paths) and not _index(settings, paths or [], max_file_mb, sync=sync)
     if to is not None:

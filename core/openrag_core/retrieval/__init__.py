@@ -6,6 +6,7 @@ need("qdrant", "qdrant_edge", "qdrant_client", "sentence_transformers", "semanti
 
 from openrag_core.retrieval.cached import CachedEncoder  # noqa: E402
 from openrag_core.retrieval.chunking import Chunker  # noqa: E402
+from openrag_core.retrieval.collections import QdrantCollection  # noqa: E402
 from openrag_core.retrieval.contextual import (  # noqa: E402
     ChatContext,
     Contextualizer,
@@ -19,7 +20,8 @@ from openrag_core.retrieval.encoders import DenseEncoder, SentenceTransformerEnc
 from openrag_core.retrieval.index import PassageIndex  # noqa: E402
 from openrag_core.retrieval.ingestion import IndexReport  # noqa: E402
 from openrag_core.retrieval.multihop import MultihopRetriever  # noqa: E402
-from openrag_core.retrieval.server import Server, ServerStore, to_qdrant  # noqa: E402
+from openrag_core.retrieval.requests import to_qdrant  # noqa: E402
+from openrag_core.retrieval.server import Server, ServerStore  # noqa: E402
 from openrag_core.retrieval.sparse import Bm25Encoder, SparseEncoder, SpladeEncoder  # noqa: E402
 from openrag_core.retrieval.store import PointStore  # noqa: E402
 
@@ -37,6 +39,7 @@ __all__ = [
     "NoContext",
     "PassageIndex",
     "PointStore",
+    "QdrantCollection",
     "Section",
     "SentenceTransformerEncoder",
     "Server",

@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from openrag_core.errors import (
-    ConfigError,
-    FilterError,
-    IndexMismatchError,
-    IndexNotFoundError,
-    PassageIndexError,
-    QuestionError,
-)
-from openrag_core.filters import Condition, Field, Filter, conditions
+from openrag_core.errors import IndexMismatchError, IndexNotFoundError, PassageIndexError
+from openrag_core.filters import Field, Filter
 from openrag_core.records import Passage
 from openrag_core.retrieval.chunking import CHUNK_OVERLAP, CHUNK_SIZE, Chunker
 from openrag_core.retrieval.contextual import (
@@ -26,19 +18,23 @@ from openrag_core.retrieval.contextual import (
     TitleContext,
 )
 from openrag_core.retrieval.documents import MAX_BYTES, Document
-from openrag_core.retrieval.encoders import DenseEncoder, checked_vectors
+from openrag_core.retrieval.encoders import DenseEncoder
 from openrag_core.retrieval.ingestion import IndexReport, ingest_documents, ingest_files
 from openrag_core.retrieval.neighbours import read_with_neighbours
-from openrag_core.retrieval.payload import FIELDS, to_passage
+from openrag_core.retrieval.payload import to_passage
+from openrag_core.retrieval.searching import (
+    check_call,
+    check_filter,
+    check_found,
+    encode,
+    search_distinct,
+)
 from openrag_core.retrieval.sparse import Bm25Encoder, SparseEncoder
-from openrag_core.retrieval.store import Hit, PointStore, Query, SparseVector
+from openrag_core.retrieval.store import Hit, PointStore, Query
 from openrag_core.search import SearchOptions
 from openrag_core.steps import Call, Steps, arun, run
 
 SCHEMA = 2  # of the payload; raised when an old index can no longer be read
-_SPARE = 3  # times top_k that is searched, since some of what is found is left out
-_WIDER = 4  # times that, where it was not enough
-_COMPARING = {"$eq", "$gt", "$gte", "$lt", "$lte", "$in"}
 
 
 class PassageIndex:
@@ -54,6 +50,8 @@ class PassageIndex:
         options: Of searches that are given none.
         tenant: Whose documents are written and found; the others' are neither seen nor touched. An
             index is either shared by tenants or not.
+        compatible: Whether LangChain's and LlamaIndex's Qdrant stores can read it, likewise; of a
+            new one no, since every text is then stored three times. See `readable_by_others`.
 
     Raises:
         IndexMismatchError: The index was made with another encoder, schema or setting.
@@ -69,6 +67,7 @@ class PassageIndex:
         chunk: Chunker | None = None,
         options: SearchOptions | None = None,
         tenant: str | None = None,
+        compatible: bool | None = None,
     ) -> None:
         self.store = store
         self.encoder = encoder
@@ -82,6 +81,7 @@ class PassageIndex:
         )
         self.options = options or SearchOptions()
         self.tenant = tenant
+        self.compatible = bool(made.get("compatible")) if compatible is None else compatible
         self._checked = False
         self._exists()
 
@@ -227,6 +227,7 @@ class PassageIndex:
             "chunk_size": self.chunk.size,
             "chunk_overlap": self.chunk.overlap,
             "tenants": self.tenant is not None,
+            "compatible": self.compatible,
         }
 
     def _exists(self) -> bool:
@@ -243,7 +244,7 @@ class PassageIndex:
 
     def _check(self, stored: Mapping[str, Any]) -> None:
         for what, ours in self._description.items():
-            if stored.get(what) == ours:
+            if (theirs := stored.get(what, False)) == ours:  # older ones do not say "compatible"
                 continue
             self.store.close()
             if what == "tenants":
@@ -258,78 +259,39 @@ class PassageIndex:
                 )
             raise IndexMismatchError(
                 f"the index at {self.store.address} was made with {what} "
-                f"{stored.get(what)!r}, and you are using {ours!r}: use that {what}, "
+                f"{theirs!r}, and you are using {ours!r}: use that {what}, "
                 "or index into another place"
             )
 
     def _retrieve(
         self, questions: Sequence[str], top_k: int, options: SearchOptions
     ) -> Steps[list[list[Passage]]]:
-        """Search once; and again, for more, where too many of what was found is left out."""
-        if isinstance(questions, str):
-            raise QuestionError(f"{questions!r} is one question: give a list of them")
-        self._check_call(top_k, options)
-        among = self.scope if options.filter is None else self.scoped(options.filter)
-        scoped = replace(options, filter=among)
-        queries: list[Query] = yield Call(self, "_queries", (questions, options))
-        kept: list[list[Hit]] = [[] for _ in queries]
-        rows, limit = list(range(len(queries))), _SPARE * top_k
-        while rows:
-            asked = [queries[row] for row in rows]
-            found: list[list[Hit]] = yield Call(self.store, "search", (asked, limit, scoped))
-            for row, hits in zip(rows, found, strict=True):
-                kept[row] = _distinct(hits, options.max_per_document)[:top_k]
-            more = zip(rows, found, strict=True)
-            rows = [row for row, hits in more if len(hits) == limit and len(kept[row]) < top_k]
-            limit *= _WIDER
-        passages: list[list[Passage]] = yield Call(self, "_passages", (kept, options))
-        return passages
-
-    def _check_call(self, top_k: int, options: SearchOptions) -> None:
-        if not isinstance(top_k, int) or top_k < 1:
-            raise ConfigError(f"top_k must be a whole number, at least 1; got {top_k!r}")
+        check_call(questions, top_k)
         if not self._exists():
             raise IndexNotFoundError(
                 f"there is no index at {self.store.address}. Make an index: openrag index PATH"
             )
-        for one in conditions(options.filter) if options.filter is not None else ():
-            if one.field not in FIELDS and not one.field.startswith("metadata."):
-                raise FilterError(
-                    f"{one.field!r} is no field of a passage: filter by {', '.join(FIELDS)}, or "
-                    f"by what documents bring along (metadata.{one.field})"
-                )
+        check_filter(options.filter)
+        among = self.scope if options.filter is None else self.scoped(options.filter)
+        queries: list[Query] = yield Call(self, "_queries", (questions, options))
+        found = yield from search_distinct(
+            self.store, queries, top_k, replace(options, filter=among), _contents
+        )
+        passages: list[list[Passage]] = yield Call(self, "_passages", (found, options))
+        return passages
 
     def _queries(self, questions: Sequence[str], options: SearchOptions) -> list[Query]:
-        nothing = SparseVector([], [])
-        dense: Iterable[list[float]] = ([] for _ in questions)
-        sparse: Iterable[SparseVector] = (nothing for _ in questions)
-        if options.mode != "sparse" or options.diversity is not None:
-            dense = checked_vectors(self.encoder, self.encoder.encode_questions(questions))
-        if options.mode != "dense":
-            sparse = self.sparse.encode_questions(questions)
-        return [Query(*pair) for pair in zip(dense, sparse, strict=True)]
+        return encode(questions, options, self.encoder, self.sparse)
 
     def _passages(
         self, found: Sequence[Sequence[Hit]], options: SearchOptions
     ) -> list[list[Passage]]:
         if not all(found):
-            self._explain(options)
+            check_indexed(self.store)
+            check_found(self.store, options.filter, self.scoped)
         if options.neighbours:
             return read_with_neighbours(self, found, options.neighbours)
         return [[to_passage(hit.id, hit.payload, hit.score) for hit in hits] for hits in found]
-
-    def _explain(self, options: SearchOptions) -> None:
-        """Say why nothing was found for a question, if it is a mistake.
-
-        Raises:
-            IndexNotFoundError: There is nothing.
-            FilterError: A field that the filter compares with is in no passage.
-        """
-        check_indexed(self.store)
-        for one in conditions(options.filter) if options.filter is not None else ():
-            there = Condition(one.field, "$exists", value=True)
-            if one.operator in _COMPARING and not self.store.count(self.scoped(there)):
-                raise FilterError(f"no passage at {self.store.address} has a field {one.field!r}")
 
 
 def _sparse(made: Mapping[str, Any]) -> SparseEncoder:
@@ -360,16 +322,5 @@ def check_indexed(store: PointStore) -> None:
         raise IndexNotFoundError(f"{what} {store.address}. Make an index: openrag index PATH")
 
 
-def _distinct(hits: Sequence[Hit], max_per_document: int | None) -> list[Hit]:
-    """Each text once, and of each document no more than wanted; the best ones."""
-    texts: set[str] = set()
-    documents: Counter[str] = Counter()
-    kept = []
-    for hit in hits:
-        text, document = hit.payload["text"], hit.payload["doc_id"]
-        if text in texts or documents[document] == max_per_document:
-            continue
-        texts.add(text)
-        documents[document] += 1
-        kept.append(hit)
-    return kept
+def _contents(hit: Hit) -> tuple[str, str]:
+    return hit.payload["text"], hit.payload["doc_id"]

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID, uuid5
 
 from openrag_core.errors import DocumentError
@@ -21,7 +21,7 @@ from openrag_core.filters import AnyOf, Field
 from openrag_core.retrieval.chunking import Chunk
 from openrag_core.retrieval.documents import MAX_BYTES, Document, hash_file, read_file
 from openrag_core.retrieval.encoders import checked_vectors
-from openrag_core.retrieval.payload import to_payload
+from openrag_core.retrieval.payload import readable_by_others, to_payload
 from openrag_core.retrieval.store import Point
 
 if TYPE_CHECKING:
@@ -198,14 +198,7 @@ def _store(
     now = datetime.now(UTC).isoformat(timespec="seconds")
     index.store.upsert(
         [
-            Point(
-                id=_id(piece, index.tenant),
-                dense=vector,
-                sparse=terms,
-                payload=to_payload(
-                    piece.document, piece.number, piece.chunk, created_at=now, tenant=index.tenant
-                ),
-            )
+            Point(_id(piece, index.tenant), _payload(index, piece, now), vector, terms)
             for piece, vector, terms in zip(window, dense, sparse, strict=True)
         ]
     )
@@ -216,6 +209,13 @@ def _store(
         ]
         index.store.delete(index.scoped(AnyOf(tuple(stale))))
     return len(window)
+
+
+def _payload(index: PassageIndex, piece: _Piece, now: str) -> dict[str, Any]:
+    payload = to_payload(
+        piece.document, piece.number, piece.chunk, created_at=now, tenant=index.tenant
+    )
+    return readable_by_others(_id(piece, index.tenant), payload) if index.compatible else payload
 
 
 def _id(piece: _Piece, tenant: str | None) -> str:

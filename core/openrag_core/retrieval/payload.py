@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -42,6 +43,45 @@ def to_payload(
         "created_at": created_at,
         "tenant": tenant,
         "metadata": dict(document.metadata),
+    }
+
+
+def readable_by_others(id_: str, payload: Mapping[str, Any]) -> dict[str, Any]:
+    """What is stored with a piece, for LangChain's and LlamaIndex's Qdrant stores too.
+
+    Beside the text come `page_content`, and a LlamaIndex node as JSON with its kind and its
+    document's id under the three names that LlamaIndex gives it. `metadata`, which both show, gains
+    title, source and page where the document brought none of its own; and its keys stand beside the
+    text too, where LlamaIndex looks for them, unless ours have the name.
+
+    Args:
+        id_: Of the point.
+        payload: From `to_payload`.
+    """
+    brought = payload["metadata"]
+    page = brought.get("page") if payload["page"] is None else payload["page"]
+    places = {"title": payload["title"], "source": payload["source"]}
+    metadata = {**places, **({} if page is None else {"page": page}), **brought}
+    document = payload["doc_id"]
+    node = {
+        "id_": id_,
+        "text": payload["text"],
+        "metadata": metadata,
+        "relationships": {"1": {"node_id": document, "class_name": "RelatedNodeInfo"}},
+        "start_char_idx": payload["start"],
+        "end_char_idx": payload["end"],
+        "class_name": "TextNode",
+    }
+    return {
+        **brought,
+        **payload,
+        "page": page,
+        "metadata": metadata,
+        "page_content": payload["text"],
+        "_node_content": json.dumps(node, ensure_ascii=False),
+        "_node_type": "TextNode",
+        "document_id": document,
+        "ref_doc_id": document,
     }
 
 

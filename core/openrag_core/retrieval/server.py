@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -22,18 +23,22 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from openrag_core.errors import ConfigError, IndexUnreachableError
+from openrag_core.errors import ConfigError, IndexNotFoundError, IndexUnreachableError
 from openrag_core.filters import Filter
+from openrag_core.retrieval.requests import (
+    CONDITIONS,
+    VectorNames,
+    search_request,
+    sparse_vector,
+)
 from openrag_core.retrieval.store import (
     DENSE,
     PAGE,
     PAYLOAD_INDEXES,
-    Conditions,
     Hit,
     Point,
     Query,
     Schema,
-    SparseVector,
     pages,
     ranked_hits,
     sparse_name,
@@ -44,16 +49,7 @@ from openrag_core.search import SearchOptions
 MEMORY = ":memory:"
 OLDEST = (1, 17)  # of servers: collections with metadata, and RRF with weights
 _REQUEST = 256  # points written at once: a server takes 32 MB
-_CONDITIONS = Conditions(
-    filter=models.Filter,
-    match=lambda key, value: models.FieldCondition(key=key, match=models.MatchValue(value=value)),
-    match_any=lambda key, values: models.FieldCondition(
-        key=key, match=models.MatchAny(any=list(values))
-    ),
-    number=lambda key, **bounds: models.FieldCondition(key=key, range=models.Range(**bounds)),
-    time=lambda key, **bounds: models.FieldCondition(key=key, range=models.DatetimeRange(**bounds)),
-    empty=lambda key: models.IsEmptyCondition(is_empty=models.PayloadField(key=key)),
-)
+_turns: WeakKeyDictionary[QdrantClient, Lock] = WeakKeyDictionary()
 _ERRORS = (ApiException, RpcError, QdrantException)
 _Result = TypeVar("_Result")
 
@@ -131,11 +127,14 @@ class ServerStore:
         self._server = server
         self.local = server is None
         # The client's own in-memory store breaks when threads use it at the same time.
-        self._turn: AbstractContextManager[Any] = Lock() if self.local else nullcontext()
+        self._turn: AbstractContextManager[Any] = (
+            _turns.setdefault(client, Lock()) if self.local else nullcontext()
+        )
         self._async: WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncQdrantClient] = (
             WeakKeyDictionary()
         )
         self._collection = collection
+        self._names: VectorNames | None = None
         self.address = f"{server.url if server else MEMORY} (collection {collection})"
         self._description: Mapping[str, Any] | None = None
         if server is not None:
@@ -165,6 +164,28 @@ class ServerStore:
                 f"{server.url!r} is no address of a server: {error}"
             ) from error
         return cls(client, collection, server)
+
+    def named(self, names: VectorNames) -> ServerStore:
+        """The same collection over the same connection, searched by vectors of these names."""
+        other = copy.copy(self)
+        other._names = names
+        return other
+
+    def look(self) -> tuple[models.CollectionParams, Mapping[str, Any]]:
+        """How the collection was made, by whomever, and what is stored with one of its points.
+
+        Raises:
+            IndexNotFoundError: There is no such collection, or nothing is in it.
+        """
+        if not self._call(self._client.collection_exists, self._collection):
+            there = self._call(self._client.get_collections).collections
+            names = ", ".join(sorted(one.name for one in there)) or "none"
+            raise IndexNotFoundError(f"there is no collection at {self.address}; there is {names}")
+        made = self._call(self._client.get_collection, self._collection)
+        points, _ = self._call(self._client.scroll, self._collection, limit=1, with_payload=True)
+        if not points:
+            raise IndexNotFoundError(f"nothing is stored in {self.address}: fill it first")
+        return made.config.params, points[0].payload or {}
 
     def create(self, description: Mapping[str, Any]) -> None:
         """Make an empty collection, with the payload indexes that filters need."""
@@ -196,7 +217,7 @@ class ServerStore:
         batch = [
             models.PointStruct(
                 id=point.id,
-                vector={DENSE: point.dense, self._sparse: _sparse_vector(point.sparse)},
+                vector={DENSE: point.dense, self._sparse: sparse_vector(point.sparse)},
                 payload=dict(point.payload),
             )
             for point in points
@@ -207,14 +228,14 @@ class ServerStore:
 
     def delete(self, filter_: Filter) -> None:
         """Delete the points of which it holds."""
-        selector = models.FilterSelector(filter=_CONDITIONS.translate(filter_))
+        selector = models.FilterSelector(filter=CONDITIONS.translate(filter_))
         self._call(self._client.delete, self._collection, selector, wait=True)
 
     def search(
         self, queries: Sequence[Query], limit: int, options: SearchOptions
     ) -> list[list[Hit]]:
         """The best hits of each query, best first; ties by id."""
-        requests = [self._request(query, limit, options) for query in queries]
+        requests = self._requests(queries, limit, options)
         responses = self._call(self._client.query_batch_points, self._collection, requests)
         return [ranked_hits(response.points, options) for response in responses]
 
@@ -227,7 +248,7 @@ class ServerStore:
         loop = asyncio.get_running_loop()
         if (client := self._async.get(loop)) is None:  # connections belong to one loop
             client = self._async[loop] = AsyncQdrantClient(**self._server.client_arguments)
-        requests = [self._request(query, limit, options) for query in queries]
+        requests = self._requests(queries, limit, options)
         responses = await self._acall(client.query_batch_points, self._collection, requests)
         return [ranked_hits(response.points, options) for response in responses]
 
@@ -241,7 +262,7 @@ class ServerStore:
         """Every point, a page at a time."""
         if self.description is None:
             return
-        among = None if filter_ is None else _CONDITIONS.translate(filter_)
+        among = None if filter_ is None else CONDITIONS.translate(filter_)
 
         def read(offset: Any) -> Any:  # noqa: ANN401  (as the client gives it)
             return self._call(
@@ -261,12 +282,18 @@ class ServerStore:
         """How many points there are."""
         if self.description is None:
             return 0
-        among = None if filter_ is None else _CONDITIONS.translate(filter_)
+        among = None if filter_ is None else CONDITIONS.translate(filter_)
         return self._call(self._client.count, self._collection, among, exact=True).count
 
     def close(self) -> None:
         """Close the connection."""
         self._client.close()
+
+    def _requests(
+        self, queries: Sequence[Query], limit: int, options: SearchOptions
+    ) -> list[models.QueryRequest]:
+        names = self._names or VectorNames(DENSE, self._sparse)
+        return [search_request(query, limit, options, names) for query in queries]
 
     @property
     def _sparse(self) -> str:
@@ -306,48 +333,3 @@ class ServerStore:
             f"the Qdrant server {self.address} did not do as asked: {error}. "
             "Check the address, the API key and whether the server runs"
         )
-
-    def _request(self, query: Query, limit: int, options: SearchOptions) -> models.QueryRequest:
-        among = None if options.filter is None else _CONDITIONS.translate(options.filter)
-        nearest: dict[str, Any] = {
-            "dense": {"query": query.dense, "using": DENSE},
-            "sparse": {"query": _sparse_vector(query.sparse), "using": self._sparse},
-        }
-        wide = max(options.prefetch, limit)
-        root: dict[str, Any]
-        if options.mode == "hybrid":
-            root = {
-                "query": models.FusionQuery(fusion=models.Fusion.DBSF)
-                if options.fusion == "dbsf"
-                else models.RrfQuery(
-                    rrf=models.Rrf(k=options.rrf_k, weights=list(options.rrf_weights))
-                ),
-                "prefetch": [
-                    models.Prefetch(limit=wide, filter=among, **one) for one in nearest.values()
-                ],
-            }
-        else:
-            root = {**nearest[options.mode], "filter": among}
-        if options.diversity is not None:
-            mmr = models.Mmr(diversity=options.diversity, candidates_limit=wide)
-            root = {
-                "query": models.NearestQuery(nearest=query.dense, mmr=mmr),
-                "using": DENSE,
-                "prefetch": [
-                    models.Prefetch(limit=wide, score_threshold=options.min_score, **root)
-                ],
-            }
-            return models.QueryRequest(limit=limit, with_payload=True, **root)
-        return models.QueryRequest(
-            limit=limit, with_payload=True, score_threshold=options.min_score, **root
-        )
-
-
-def to_qdrant(filter_: Filter) -> models.Filter:
-    """The filter as qdrant-client takes it, for calls of your own."""
-    translated: models.Filter = _CONDITIONS.translate(filter_)
-    return translated
-
-
-def _sparse_vector(vector: SparseVector) -> models.SparseVector:
-    return models.SparseVector(indices=vector.indices, values=vector.values)

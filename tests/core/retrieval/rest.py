@@ -1,6 +1,7 @@
 """Qdrant's REST interface over the client's own store in memory: what we send is really read.
 
-It serves what `ServerStore` asks for, with the models of qdrant-client for requests and replies.
+It serves what `ServerStore` and the stores of LangChain and LlamaIndex ask for, with the models of
+qdrant-client for requests and replies.
 """
 
 from __future__ import annotations
@@ -31,11 +32,18 @@ def _create(client: QdrantClient, name: str, body: dict[str, Any]) -> bool:
 
 
 def _upsert(client: QdrantClient, name: str, body: dict[str, Any]) -> object:
+    if "batch" in body:
+        return client.upsert(name, models.PointsBatch.model_validate(body).batch)
     return client.upsert(name, models.PointsList.model_validate(body).points)
 
 
 def _delete(client: QdrantClient, name: str, body: dict[str, Any]) -> object:
     return client.delete(name, models.FilterSelector.model_validate(body))
+
+
+def _query_one(client: QdrantClient, name: str, body: dict[str, Any]) -> object:
+    (response,) = client.query_batch_points(name, [models.QueryRequest.model_validate(body)])
+    return response
 
 
 def _query(client: QdrantClient, name: str, body: dict[str, Any]) -> object:
@@ -65,11 +73,13 @@ def _field(_: QdrantClient, name: str, body: dict[str, Any]) -> dict[str, Any]: 
 
 
 ROUTES: dict[tuple[str, str], Route] = {
+    ("GET", "collections"): lambda client, _, __: client.get_collections(),
     ("GET", "exists"): lambda client, name, _: {"exists": client.collection_exists(name)},
     ("GET", ""): lambda client, name, _: client.get_collection(name),
     ("PUT", ""): _create,
     ("PUT", "index"): _field,
     ("PUT", "points"): _upsert,
+    ("POST", "points/query"): _query_one,
     ("POST", "points/query/batch"): _query,
     ("POST", "points/scroll"): _scroll,
     ("POST", "points/count"): _count,
@@ -95,8 +105,9 @@ def served(version: str = "1.18.0") -> Iterator[tuple[str, list[dict[str, Any]]]
             if not path:
                 self.reply({"title": "qdrant", "version": version})
                 return
-            _, name, *rest = path.split("/", 2)
-            route = ROUTES[self.command, rest[0] if rest else ""]
+            _, _, of_collection = path.partition("/")
+            name, _, rest = of_collection.partition("/")
+            route = ROUTES[self.command, rest if name else path]
             try:
                 with turn:
                     result = route(client, name, body)
@@ -116,7 +127,7 @@ def served(version: str = "1.18.0") -> Iterator[tuple[str, list[dict[str, Any]]]
             self.wfile.write(data)
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = Thread(target=server.serve_forever, daemon=True)
+        thread = Thread(target=server.serve_forever, args=(0.01,), daemon=True)
         thread.start()
         try:
             yield f"http://127.0.0.1:{server.server_address[1]}", asked
