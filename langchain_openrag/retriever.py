@@ -16,12 +16,13 @@ from pydantic import ConfigDict, Field, SkipValidation
 from langchain_openrag.documents import to_document
 from openrag_core import Filter, OpenRAG, Reranker, Retriever, SearchOptions
 from openrag_core.errors import ConfigError
-from openrag_core.retrieval import PassageIndex
+from openrag_core.filters import from_dict
+from openrag_core.ports import SearchRetriever
 from openrag_core.steps import Call, Steps, arun, run
 
 
 class OpenRAGRetriever(BaseRetriever):
-    """Hybrid search in a `PassageIndex`, or any other of our retrievers.
+    """Hybrid search in a `PassageIndex` or a `QdrantCollection`, or any other of our retrievers.
 
     Each call may set its own: `retriever.invoke("...", k=3, filter={"page": {"$lt": 9}})`.
     """
@@ -31,7 +32,7 @@ class OpenRAGRetriever(BaseRetriever):
     k: int = Field(default=5, ge=1)
     """Passages that are found."""
     filter: SkipValidation[Filter] | dict[str, Any] | None = None
-    """Only passages of which it holds; see `openrag_core.filters`."""
+    """Only passages of which it holds, and those of `options`; see `openrag_core.filters`."""
     options: SkipValidation[SearchOptions] | None = None
     """How an index is searched; by default as it was opened."""
     reranker: SkipValidation[Reranker] | None = None
@@ -76,16 +77,21 @@ class OpenRAGRetriever(BaseRetriever):
             (found,) = yield Call(self.reranker, "rerank", ([query], [found], wanted))
         return [to_document(passage) for passage in found]
 
-    def _options(self, filter_: Filter | dict[str, Any] | None) -> SearchOptions | None:
-        """What an index is told; None for it to search as it was opened."""
-        if filter_ is None:
-            return self.options
-        if not isinstance(self.index, PassageIndex):
+    def _options(self, given: Filter | dict[str, Any] | None) -> SearchOptions | None:
+        """What the index is told; None for it to search as it was opened."""
+        if given is None and self.options is None:
+            return None
+        if not isinstance(self.index, SearchRetriever):
             raise ConfigError(
-                f"{type(self.index).__name__} takes no filter: give OpenRAGRetriever a PassageIndex"
+                f"{type(self.index).__name__} takes neither filters nor options: give "
+                "OpenRAGRetriever a PassageIndex, or leave them out"
             )
-        given: Any = filter_  # a dictionary is read there
-        return replace(self.options or self.index.options, filter=given)
+        options = self.options or self.index.options
+        if given is None:
+            return options
+        wanted = from_dict(given) if isinstance(given, dict) else given
+        joined = wanted if options.filter is None else options.filter & wanted
+        return replace(options, filter=joined)
 
 
 class AdaptiveRetriever(BaseRetriever):

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 from openrag_core.records import Draft, Evidence, Passage, Token, Written
+from openrag_core.search import SearchOptions
 
 Settled = Callable[[Sequence[float], int], bool]
 """Given the log-probabilities of a draft's text tokens so far, and the most tokens that it can
@@ -99,6 +100,22 @@ class Retriever(Protocol):
     """Finds passages."""
 
     def retrieve(self, questions: Sequence[str], top_k: int) -> list[list[Passage]]:
+        """The passages nearest to each question, best first, at most `top_k` each."""
+        ...
+
+
+@runtime_checkable
+class SearchRetriever(Retriever, Protocol):
+    """One whose every search may be told more: filters, which vectors, how they are fused."""
+
+    @property
+    def options(self) -> SearchOptions:
+        """Of searches that are told nothing."""
+        ...
+
+    def retrieve(
+        self, questions: Sequence[str], top_k: int, options: SearchOptions | None = None
+    ) -> list[list[Passage]]:
         """The passages nearest to each question, best first, at most `top_k` each."""
         ...
 

@@ -69,6 +69,11 @@ async def test_a_call_may_set_its_own_k_and_filter(documents_index: PassageIndex
         await retriever.ainvoke(question, k=1, filter={"title": "Velora Bridge"}),
     ):
         assert [document.metadata["title"] for document in found] == ["Velora Bridge"]
+    narrow = OpenRAGRetriever(
+        index=documents_index, options=SearchOptions(filter=Field("title") != "Keth Lighthouse")
+    )
+    assert {d.metadata["title"] for d in narrow.invoke(question, filter=only)} == {"Velora Bridge"}
+    assert narrow.invoke(question, filter=Field("title") == "Keth Lighthouse") == []
     sparse = OpenRAGRetriever(index=documents_index, options=SearchOptions(mode="sparse"), k=2)
     expected = documents_index.retrieve([question], 2, SearchOptions(mode="sparse"))[0]
     assert [document.id for document in sparse.invoke(question)] == [p.id for p in expected]
@@ -92,7 +97,7 @@ def test_what_a_call_cannot_set_is_refused(documents_index: PassageIndex) -> Non
         retriever.invoke("When?", filter=Field("metadata.author") == "Ana")
     with pytest.raises(ConfigError, match="takes k and filter, not top_k"):
         retriever.invoke("When?", top_k=3)
-    with pytest.raises(ConfigError, match="FakeRetriever takes no filter"):
+    with pytest.raises(ConfigError, match="FakeRetriever takes neither filters nor"):
         OpenRAGRetriever(index=FakeRetriever([BRIDGE])).invoke("When?", filter={"title": "x"})
 
 
