@@ -163,7 +163,7 @@ class OpenRAGRunnable(RunnableSerializable[RunnableInput, RunnableOutput]):
         """
         changes: dict[str, Any] = {}
         if self.gate is not None or self.threshold is not None:
-            gate = self.rag.gate
+            gate = self.rag.gate if isinstance(self.rag.gate, Gate) else self.rag.gate.gate
             threshold = gate.threshold if self.threshold is None else self.threshold
             changes["gate"] = Gate(self.gate or gate.mode, threshold)
         if self.top_k is not None:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from contextlib import aclosing, closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Any, cast, get_args
 
 from openrag_core import steps
+from openrag_core.calibration import CalibratedGate
 from openrag_core.conversation import Condenser, Question, check_questions
 from openrag_core.errors import ConfigError
 from openrag_core.events import AnswerEvent, ContextEvent, Event
@@ -40,7 +41,7 @@ class OpenRAG:
     generator: GeneratorPort
     retriever: Retriever
     reranker: Reranker | None = None
-    gate: Gate = field(default_factory=Gate)
+    gate: Gate | CalibratedGate = field(default_factory=Gate)
     """By default every question is looked up: a confident draft about private documents is a
     wrong answer."""
     evidence: EvidenceMode = "each"
@@ -79,6 +80,7 @@ class OpenRAG:
                 f"got {self.evidence!r}"
             )
         self._check_hops()
+        self._check_amounts()
         if self.gate.mode == "f_ret" and not self.generator.reflection_trained:
             raise ConfigError(
                 'gate "f_ret" needs a model with trained reflection tokens, and this one has none: '
@@ -96,6 +98,20 @@ class OpenRAG:
             raise ConfigError(
                 'hops="auto" needs a model with trained reflection tokens, and this one has none: '
                 "give a number"
+            )
+
+    def _check_amounts(self) -> None:
+        if not isinstance(self.gate, CalibratedGate):
+            return
+        if self.evidence != "each" or self.hops != 1:
+            raise ConfigError(
+                "a calibrated gate knows answers from single passages: leave evidence and hops as "
+                f"they are; got evidence={self.evidence!r}, hops={self.hops!r}"
+            )
+        if self.top_k != max(self.gate.reading):
+            raise ConfigError(
+                f"the gate was fitted for {max(self.gate.reading)} passages, and "
+                f"top_k={self.top_k}: set it to that, or fit the gate again"
             )
 
     def answer(self, question: Question) -> Answer:
@@ -269,7 +285,8 @@ class OpenRAG:
         answers = []
         for row, (decision, draft) in enumerate(decided):
             own, asked_alone = candidates.get(row, ()), stages.questions[row]
-            answer = self._conclude(asked_alone, decision, draft, own, stages.seconds)
+            amount = stages.amounts.get(row)
+            answer = self._conclude(asked_alone, decision, draft, own, stages.seconds, amount)
             answers.append(answer)
             yield Tell(AnswerEvent(row, answer))
         return answers
@@ -317,15 +334,26 @@ class OpenRAG:
         draft: Draft | None,
         candidates: Sequence[Candidate],
         seconds: Mapping[str, float],
+        amount: int | None = None,
     ) -> Answer:
-        return conclude(
+        minima, gate = self.minima, self.gate
+        if amount is not None and isinstance(gate, CalibratedGate):
+            minima = replace(minima, total=gate.least_total(amount))
+        answer = conclude(
             question=question,
             decision=decision,
             draft=draft,
             candidates=candidates,
-            minima=self.minima,
+            minima=minima,
             seconds=dict(seconds),
         )
+        if answer.abstained:
+            return answer
+        if not decision.retrieve:
+            return replace(answer, probability=decision.probability)
+        if amount is None or not isinstance(gate, CalibratedGate):
+            return answer
+        return replace(answer, probability=gate.reading[amount](answer.candidates[0].total))
 
 
 def _events(taken: Steps[Any]) -> Generator[Event]:

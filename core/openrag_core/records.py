@@ -67,6 +67,8 @@ class Decision:
     value: float | None = None
     """None where the mode is "always" or "never": nothing is compared."""
     threshold: float | None = None
+    probability: float | None = None
+    """That the answer without reading is right; told by a calibrated gate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +151,9 @@ class Answer:
     """Whether the text says that the documents do not tell."""
     truncated: bool = False
     """Whether what the text was written from was too long for the model and was cut at its end."""
+    probability: float | None = None
+    """That the text is right, as a calibrated gate knows it; None for other gates, and for an
+    abstention."""
     sources: tuple[Passage, ...] = ()
     """What the text rests on; after an abstention, the nearest passages."""
     candidates: tuple[Candidate, ...] = ()
@@ -172,6 +177,7 @@ class Answer:
             "grounded": self.grounded,
             "abstained": self.abstained,
             "truncated": self.truncated,
+            "probability": self.probability,
             "gate": asdict(self.decision),
             "draft": self.draft and {"text": self.draft.text, "complete": self.draft.complete},
             "sources": [asdict(passage) for passage in self.sources],

@@ -48,6 +48,11 @@ def rank(
     for written in answers:
         parts = score(written, reflection_trained=reflection_trained)
         candidates.append(Candidate(written, parts, parts.total(weights)))
+    return best_first(candidates)
+
+
+def best_first(candidates: Iterable[Candidate]) -> tuple[Candidate, ...]:
+    """Candidates in the order of their totals; ties keep theirs, empty answers come last."""
     return tuple(sorted(candidates, key=lambda c: (not c.text, -c.total)))
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from openrag_core.calibration import CalibratedGate
 from openrag_core.conversation import Conversation, Question, question_of
 from openrag_core.errors import ConfigError
 from openrag_core.events import (
@@ -23,8 +24,9 @@ from openrag_core.events import (
 from openrag_core.ports import Piece, StreamingGenerator, TextStream
 from openrag_core.records import Candidate, Decision, Draft, Evidence, Passage, Written
 from openrag_core.reflection import TRAINED_WEIGHTS, UNTRAINED_WEIGHTS
-from openrag_core.scoring import partly_supported, rank, score
+from openrag_core.scoring import best_first, partly_supported, rank, score
 from openrag_core.steps import Call, Steps, Tell
+from openrag_core.verdict import Minima
 
 if TYPE_CHECKING:
     from openrag_core.pipeline import OpenRAG
@@ -43,6 +45,8 @@ class Stages:
     """Whether somebody watches a single question, so that text is shown while it is written."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Wall time of each stage so far."""
+    amounts: dict[int, int] = field(default_factory=dict)
+    """Of passages that each question's answers were written from, where the gate counts them."""
 
     @classmethod
     def of(cls, rag: OpenRAG, asked: Sequence[Question], *, live: bool = False) -> Steps[Stages]:
@@ -121,6 +125,8 @@ class Stages:
 
     def read(self, rows: Sequence[int], chains: Chains) -> Steps[list[tuple[Candidate, ...]]]:
         """The candidates of each question, best first; with another hop where one is asked for."""
+        if isinstance(self.rag.gate, CalibratedGate):
+            return (yield from self._read_enough(self.rag.gate, rows, chains))
         candidates = yield from self.write(rows, chains)
         if self.rag.hops != "auto":
             return candidates
@@ -136,9 +142,27 @@ class Stages:
         ]
         added = yield from self.write(asked, longer)
         for n, own in zip(again, added, strict=True):
-            both = sorted((*candidates[n], *own), key=lambda c: (not c.text, -c.total))
-            candidates[n] = tuple(both)
+            candidates[n] = best_first((*candidates[n], *own))
         return candidates
+
+    def _read_enough(
+        self, gate: CalibratedGate, rows: Sequence[int], chains: Chains
+    ) -> Steps[list[tuple[Candidate, ...]]]:
+        """The candidates of so many passages as a target asks for."""
+        evidence = dict(zip(rows, chains, strict=True))
+        candidates: dict[int, tuple[Candidate, ...]] = dict.fromkeys(rows, ())
+        more, before = list(rows), 0
+        for amount in gate.amounts:
+            added = yield from self.write(more, [evidence[row][before:amount] for row in more])
+            for row, own in zip(more, added, strict=True):
+                candidates[row] = best_first((*candidates[row], *own))
+                self.amounts[row] = amount
+            least = Minima(
+                self.rag.minima.relevance, self.rag.minima.support, gate.least_total(amount)
+            )
+            more = [row for row in more if not any(map(least.reached, candidates[row]))]
+            before = amount
+        return [candidates[row] for row in rows]
 
     def write(self, rows: Sequence[int], chains: Chains) -> Steps[list[tuple[Candidate, ...]]]:
         """Write from the evidence of each question, and put the best answer first."""
@@ -204,7 +228,7 @@ class Stages:
         self, generator: StreamingGenerator, row: int, evidence: Sequence[Evidence]
     ) -> Steps[tuple[Candidate, ...]]:
         """As `write`, of one question; the text is shown if there is one and it is believed."""
-        believed: bool | None = None if len(evidence) == 1 and self.rag.hops != "auto" else False
+        believed: bool | None = None if len(evidence) == 1 and not self._may_read_more else False
         done: dict[int, Written] = {}
         started = yield from self._start("write", [row])
         arguments = (self.questions[row], evidence)
@@ -224,6 +248,13 @@ class Stages:
         written = [done[place] for place in range(len(evidence))]
         yield from self._end("write", [row], started, [written])
         return self._rank(written)
+
+    @property
+    def _may_read_more(self) -> bool:
+        """Whether other passages may be read after the first ones."""
+        gate = self.rag.gate
+        several = isinstance(gate, CalibratedGate) and len(gate.amounts) > 1
+        return several or self.rag.hops == "auto"
 
     def _relevant(self, begun: Written) -> bool:
         trained = self.rag.generator.reflection_trained

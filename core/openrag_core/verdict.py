@@ -21,12 +21,15 @@ class Minima:
     relevance: float
     """-inf where there is none: then anything is believed and nothing is called grounded."""
     support: float
+    total: float = -inf
+    """Of the score that candidates are ranked by."""
 
     def reached(self, candidate: Candidate) -> bool:
         """Whether the candidate says something and rests on its passage."""
         score = candidate.score
         supported = score.sup is None or score.sup >= self.support
-        return bool(candidate.text) and score.relevance >= self.relevance and supported
+        enough = score.relevance >= self.relevance and candidate.total >= self.total
+        return bool(candidate.text) and enough and supported
 
 
 def conclude(

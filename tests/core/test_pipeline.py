@@ -342,4 +342,10 @@ def test_an_answer_can_be_written_as_json() -> None:
         "rank": 0.9,
     }
     assert record["sources"][0]["title"] == "Bridge"
-    assert record["gate"] == {"retrieve": True, "mode": "always", "value": None, "threshold": None}
+    assert record["gate"] == {
+        "retrieve": True,
+        "mode": "always",
+        "value": None,
+        "threshold": None,
+        "probability": None,
+    }

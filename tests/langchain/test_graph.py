@@ -56,6 +56,7 @@ async def test_it_retrieves_where_the_gate_says_so() -> None:
             "mode": "f_minp",
             "value": pytest.approx(0.2),
             "threshold": 0.5,
+            "probability": None,
         }
         assert (state["draft"], state["grounded"], state["abstained"]) == ("maybe", True, False)
         assert [one["answer"] for one in state["candidates"]] == ["1893", "1912"]

@@ -1,0 +1,239 @@
+"""From confidence to the probability of being right, and from a target to how much is read.
+
+A `Gate` compares a confidence with a threshold that means nothing by itself. A `CalibratedGate`
+knows, from questions with known answers, how often drafts and answers of each confidence were
+right, and takes a target in its place: how often answers shall be right, or how often to retrieve.
+"""
+
+from __future__ import annotations
+
+import json
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from itertools import pairwise
+from math import inf
+from pathlib import Path
+from typing import Any, get_args
+
+from openrag_core.errors import ConfigError
+from openrag_core.gate import Gate
+from openrag_core.records import Decision, Draft, GateMode, Signal
+
+FILE = "gate.json"
+"""What a fitted gate is called in the folder of its checkpoint."""
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """Confidence -> probability: straight lines between points, constant beyond the ends.
+
+    Raises:
+        ConfigError: The points are none, or not in order.
+    """
+
+    confidence: tuple[float, ...]
+    """Strictly increasing."""
+    probability: tuple[float, ...]
+    """Never decreasing, in [0, 1]; of the same length."""
+
+    def __post_init__(self) -> None:
+        for name in ("confidence", "probability"):
+            object.__setattr__(self, name, tuple(map(float, getattr(self, name))))
+        ordered = (
+            all(a < b for a, b in pairwise(self.confidence))
+            and all(a <= b for a, b in pairwise(self.probability))
+            and all(0.0 <= p <= 1.0 for p in self.probability)
+        )
+        if not ordered or not len(self.confidence) == len(self.probability) > 0:
+            raise ConfigError(
+                "a calibration is a list of growing confidences, and as many probabilities in "
+                f"[0, 1] that never fall; got {self.confidence} and {self.probability}"
+            )
+
+    def __call__(self, confidence: float) -> float:
+        """The probability of being right."""
+        place = bisect_left(self.confidence, confidence)
+        if place == 0:
+            return self.probability[0]
+        if place == len(self.confidence):
+            return self.probability[-1]
+        (x0, x1), (y0, y1) = (
+            points[place - 1 : place + 1] for points in (self.confidence, self.probability)
+        )
+        return y0 + (y1 - y0) * (confidence - x0) / (x1 - x0)
+
+    def least(self, probability: float) -> float:
+        """The least confidence that reaches a probability: -inf if all do, inf if none does."""
+        place = bisect_left(self.probability, probability)
+        if place == 0:
+            return -inf
+        if place == len(self.probability):
+            return inf
+        (x0, x1), (y0, y1) = (
+            points[place - 1 : place + 1] for points in (self.confidence, self.probability)
+        )
+        return x0 + (x1 - x0) * (probability - y0) / (y1 - y0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibratedGate:
+    """Decides how much to read: nothing, one passage, several, or so much that it abstains.
+
+    With `min_accuracy` the draft is the answer where it is right with that probability. Otherwise
+    one passage is read, then more, until an answer reaches it; where none does, the pipeline
+    abstains. With `max_retrieval_rate` the least certain of the drafts are looked up, as many as
+    that allows, and answers are believed as with any gate.
+
+    The probabilities are those of the questions and passages that it was fitted on: fit it on
+    your own (`openrag calibrate`).
+
+    Raises:
+        ConfigError: Not exactly one target is given, one is outside [0, 1], or it is out of
+            reach; the message says by how much.
+    """
+
+    signal: Signal
+    """What of a draft is its confidence; of "f_ret", one minus it."""
+    memory: Calibration
+    """Confidence of a draft -> probability that it is right."""
+    reading: Mapping[int, Calibration]
+    """By the number of passages read, `Candidate.total` of the best answer -> probability that it
+    is right."""
+    quantiles: tuple[float, ...]
+    """Of the drafts' confidence: 0 %, ..., 100 %, evenly spaced; at least 2."""
+    fitted_on: Mapping[str, Any] = field(default_factory=dict)
+    """Questions, model and errors of the fit, for the reader."""
+    min_accuracy: float | None = None
+    """Least probability of being right, in [0, 1]."""
+    max_retrieval_rate: float | None = None
+    """Largest share of questions that are looked up, in [0, 1]."""
+
+    def __post_init__(self) -> None:
+        if self.signal not in get_args(Signal):
+            raise ConfigError(
+                f"signal must be one of {', '.join(get_args(Signal))}; got {self.signal!r}"
+            )
+        if not self.reading or min(self.reading) < 1 or len(self.quantiles) < 2:
+            raise ConfigError("a calibrated gate needs reading for >= 1 passages, and quantiles")
+        if (self.min_accuracy is None) == (self.max_retrieval_rate is None):
+            raise ConfigError("give either min_accuracy or max_retrieval_rate")
+        for name in ("min_accuracy", "max_retrieval_rate"):
+            value = getattr(self, name)
+            if value is not None and not 0.0 <= value <= 1.0:
+                raise ConfigError(f"{name} must be in [0, 1], got {value}")
+        most = max(one.probability[-1] for one in (self.memory, *self.reading.values()))
+        if self.min_accuracy is not None and self.min_accuracy > most:
+            raise ConfigError(
+                f"min_accuracy={self.min_accuracy:g} is out of reach: the most certain answers "
+                f"were right with a probability of {most:.3f} when this gate was fitted, "
+                f"{self.min_accuracy - most:.3f} short. Ask for at most that, or fit the gate of "
+                "a better model"
+            )
+
+    @cached_property
+    def gate(self) -> Gate:
+        """The plain gate that this comes to."""
+        least = self._least
+        if least == inf:
+            return Gate("always")
+        if least == -inf:
+            return Gate("never")
+        least = min(1.0, max(0.0, least))
+        return Gate(self.signal, 1.0 - least if self.signal == "f_ret" else least)
+
+    @property
+    def mode(self) -> GateMode:
+        """Of the plain gate."""
+        return self.gate.mode
+
+    @property
+    def amounts(self) -> tuple[int, ...]:
+        """How many passages are read, one number after the other, until it is enough."""
+        numbers = sorted(self.reading)
+        return tuple(numbers if self.min_accuracy is not None else numbers[-1:])
+
+    def least_total(self, amount: int) -> float:
+        """What `Candidate.total` must reach after so many passages; -inf for any."""
+        if self.min_accuracy is None:
+            return -inf
+        return self.reading[amount].least(self.min_accuracy)
+
+    def settled(self, logprobs: Sequence[float], max_tokens: int) -> bool:
+        """Whether an unfinished draft is sure to be followed by retrieval; see `Gate.settled`."""
+        return self.gate.settled(logprobs, max_tokens)
+
+    def by_request(self, logprobs: Mapping[str, float]) -> Decision:
+        """As `Gate.by_request`, with the probability that the draft will be right."""
+        return self._known(self.gate.by_request(logprobs))
+
+    def by_confidence(self, draft: Draft) -> Decision:
+        """As `Gate.by_confidence`, with the probability that the draft is right.
+
+        Of a draft that was left unfinished, an upper bound.
+        """
+        return self._known(self.gate.by_confidence(draft))
+
+    def to_dict(self) -> dict[str, Any]:
+        """What was fitted, without a target, for JSON."""
+        return {
+            "signal": self.signal,
+            "memory": asdict(self.memory),
+            "reading": {str(amount): asdict(one) for amount, one in self.reading.items()},
+            "quantiles": list(self.quantiles),
+            "fitted_on": dict(self.fitted_on),
+        }
+
+    @property
+    def _least(self) -> float:
+        """The least confidence of a draft that is the answer."""
+        if self.min_accuracy is not None:
+            return self.memory.least(self.min_accuracy)
+        share = self.max_retrieval_rate or 0.0
+        if share in {0.0, 1.0}:
+            return inf if share else -inf
+        last = len(self.quantiles) - 1
+        return self.quantiles[int(share * last)]  # rounded down: no more than that share
+
+    def _known(self, decision: Decision) -> Decision:
+        value = decision.value or 0.0
+        confidence = 1.0 - value if self.signal == "f_ret" else value
+        return replace(decision, probability=self.memory(confidence))
+
+
+def read_gate(
+    file: Path, *, min_accuracy: float | None = None, max_retrieval_rate: float | None = None
+) -> CalibratedGate:
+    """A gate that was fitted, with a target.
+
+    Args:
+        file: As `openrag calibrate` writes it.
+        min_accuracy: See `CalibratedGate`.
+        max_retrieval_rate: See `CalibratedGate`.
+
+    Raises:
+        ConfigError: There is none, it is damaged, or the target is out of reach.
+    """
+    try:
+        stored = json.loads(file.read_text(encoding="utf-8"))
+        reading = {int(k): Calibration(**one) for k, one in stored["reading"].items()}
+        fitted = {
+            "signal": stored["signal"],
+            "memory": Calibration(**stored["memory"]),
+            "quantiles": tuple(map(float, stored["quantiles"])),
+            "fitted_on": stored["fitted_on"],
+        }
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"no gate was fitted for this model ({file} is not there): openrag calibrate makes one "
+            "from questions with known answers; or give a gate and a threshold"
+        ) from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(f"{file} is no fitted gate: {error!r}") from error
+    return CalibratedGate(
+        reading=reading,
+        min_accuracy=min_accuracy,
+        max_retrieval_rate=max_retrieval_rate,
+        **fitted,
+    )

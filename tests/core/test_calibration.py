@@ -1,0 +1,180 @@
+"""core/openrag_core/calibration.py: probabilities by hand, and how much is read for a target."""
+
+import json
+from dataclasses import replace
+from math import inf, log
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis.strategies import floats
+
+from openrag_core import ConfigError, Draft, OpenRAG, Passage
+from openrag_core.calibration import CalibratedGate, Calibration, read_gate
+from tests.fakes import FakeGenerator, FakeRetriever, reflected, tokens
+
+CURVE = Calibration((0.2, 0.4, 0.8), (0.1, 0.1, 0.9))
+# Answers from one passage are right with .5 at a total of 1, and .8 at 3; from three, .6 and .9.
+READING = {1: Calibration((1.0, 3.0), (0.5, 0.8)), 3: Calibration((1.0, 3.0), (0.6, 0.9))}
+PASSAGES = [Passage(id=f"p{n}", text=f"answer {n}") for n in range(4)]
+
+
+def gate(**target: Any) -> CalibratedGate:
+    return CalibratedGate(
+        signal="f_minp",
+        memory=CURVE,
+        reading=READING,
+        quantiles=(0.1, 0.3, 0.5, 0.7, 0.9),
+        **target,
+    )
+
+
+@pytest.mark.parametrize(
+    ("confidence", "probability"),
+    [(0.0, 0.1), (0.2, 0.1), (0.3, 0.1), (0.5, 0.3), (0.6, 0.5), (0.8, 0.9), (1.0, 0.9)],
+)
+def test_between_points_are_straight_lines(confidence: float, probability: float) -> None:
+    assert CURVE(confidence) == pytest.approx(probability)
+
+
+@pytest.mark.parametrize(
+    ("probability", "least"), [(0.0, -inf), (0.1, -inf), (0.3, 0.5), (0.9, 0.8), (0.91, inf)]
+)
+def test_a_probability_needs_a_confidence(probability: float, least: float) -> None:
+    assert CURVE.least(probability) == pytest.approx(least)
+
+
+@given(floats(0.11, 0.9))
+def test_the_least_confidence_has_the_probability(probability: float) -> None:
+    assert CURVE(CURVE.least(probability)) == pytest.approx(probability)
+
+
+@pytest.mark.parametrize(
+    "points", [((), ()), ((0.2, 0.2), (0.1, 0.2)), ((0.1, 0.2), (0.2, 0.1)), ((0.1,), (0.1, 0.2))]
+)
+def test_points_out_of_order_are_refused(points: Any) -> None:  # noqa: ANN401
+    with pytest.raises(ConfigError, match="growing confidences"):
+        Calibration(*points)
+    with pytest.raises(ConfigError, match=r"in\s\[0, 1\]"):
+        Calibration((0.0, 1.0), (0.5, 1.5))
+
+
+def test_a_target_becomes_a_threshold() -> None:
+    accurate = gate(min_accuracy=0.5)
+    assert accurate.mode == "f_minp"
+    assert accurate.gate.threshold == pytest.approx(0.6)
+    assert (accurate.amounts, accurate.least_total(1)) == ((1, 3), -inf)
+    assert gate(min_accuracy=0.65).least_total(1) == pytest.approx(2.0)
+    assert gate(min_accuracy=0.05).mode == "never"  # every draft is that often right
+    rarely = gate(max_retrieval_rate=0.5)
+    assert (rarely.gate.threshold, rarely.amounts) == (0.5, (3,))  # the median
+    assert gate(max_retrieval_rate=0.6).gate.threshold == 0.5  # at most that share
+    assert [gate(max_retrieval_rate=rate).mode for rate in (0, 1)] == ["never", "always"]
+    requests = replace(gate(min_accuracy=0.5), signal="f_ret")
+    assert requests.gate.threshold == pytest.approx(0.4)  # certain is who does not ask
+
+
+def test_what_drafts_cannot_reach_is_always_read() -> None:
+    hopeless = replace(gate(min_accuracy=0.85), memory=Calibration((0.5,), (0.2,)))
+    assert hopeless.mode == "always"
+
+
+def test_a_target_out_of_reach_is_refused_with_what_is_missing() -> None:
+    with pytest.raises(ConfigError, match=r"0\.95 is out of reach.* 0\.900 .* 0\.050 short"):
+        gate(min_accuracy=0.95)
+    with pytest.raises(ConfigError, match="either min_accuracy or max_retrieval_rate"):
+        gate()
+    with pytest.raises(ConfigError, match="either min_accuracy or max_retrieval_rate"):
+        gate(min_accuracy=0.5, max_retrieval_rate=0.5)
+    with pytest.raises(ConfigError, match="max_retrieval_rate must be in"):
+        gate(max_retrieval_rate=50)
+
+
+def rag(gate_: CalibratedGate, **settings: Any) -> OpenRAG:
+    """Passage 0 makes an answer of total 2.5, passage 2 one of 3.5, the others bad ones."""
+    answers = {
+        "p0": reflected("zero", rel=0.6, sup=0.65, use=0.75),  # 1 + .6 + .65 + .25
+        "p1": reflected("one", rel=0.55, sup=0.3, use=0.1),
+        "p2": (*reflected("two", rel=0.999, sup=0.999, use=0.999),),
+    }
+    drafts = {"known": Draft("memory", tokens(0.7)), "unknown": Draft("guess", tokens(0.3))}
+    generator = FakeGenerator(drafts=drafts, answers=answers, reflection_trained=True)
+    return OpenRAG(generator, FakeRetriever(PASSAGES[:3]), gate=gate_, top_k=3, **settings)
+
+
+def asked(pipeline: OpenRAG, question: str) -> tuple[str, float | None, int]:
+    """The answer, its probability, and how many passages were read for it."""
+    answer = pipeline.answer(question)
+    return answer.text.splitlines()[0], answer.probability, len(answer.candidates)
+
+
+def test_nothing_is_read_where_the_draft_is_good_enough() -> None:
+    text, probability, read = asked(rag(gate(min_accuracy=0.6)), "known")
+    assert (text, read) == ("memory", 0)
+    assert probability == pytest.approx(0.7)  # CURVE at .7
+
+
+def test_one_passage_is_read_where_it_is_enough() -> None:
+    text, probability, read = asked(rag(gate(min_accuracy=0.7)), "unknown")
+    assert (text, read) == ("zero", 1)
+    assert probability == pytest.approx(0.725)  # READING[1] at 2.5
+
+
+def test_more_is_read_where_it_is_not() -> None:
+    pipeline = rag(gate(min_accuracy=0.8))
+    text, probability, read = asked(pipeline, "unknown")
+    assert (text, read) == ("two", 3)
+    assert probability == pytest.approx(0.9, abs=0.01)
+    writes = [call for call in pipeline.generator.calls if call[0] == "write"]  # type: ignore[attr-defined]
+    assert len(writes) == 2
+
+
+def test_it_abstains_where_nothing_is_enough() -> None:
+    worse = replace(
+        gate(min_accuracy=0.8), reading={n: Calibration((4.0, 5.0), (0.1, 0.9)) for n in (1, 3)}
+    )
+    text, probability, read = asked(rag(worse), "unknown")
+    assert text.startswith("The documents do not tell.")
+    assert (probability, read) == (None, 3)
+
+
+def test_questions_that_are_asked_together_read_as_much_as_each_needs() -> None:
+    pipeline = rag(gate(min_accuracy=0.7))
+    answers = pipeline.answer_many(["known", "unknown", "unknown"])
+    assert [len(answer.candidates) for answer in answers] == [0, 1, 1]
+
+
+def test_a_rate_of_retrieval_believes_what_any_gate_believes() -> None:
+    pipeline = rag(gate(max_retrieval_rate=0.5))
+    assert asked(pipeline, "known")[0] == "memory"
+    text, probability, read = asked(pipeline, "unknown")
+    assert (text, read) == ("two", 3)
+    assert probability is not None
+
+
+def test_what_it_was_not_fitted_for_is_refused() -> None:
+    with pytest.raises(ConfigError, match="fitted for 3 passages, and top_k=5"):
+        replace(rag(gate(min_accuracy=0.5)), top_k=5)
+    with pytest.raises(ConfigError, match="single passages"):
+        rag(gate(min_accuracy=0.5), evidence="joint")
+
+
+def test_it_is_kept_as_json(tmp_path: Path) -> None:
+    file = tmp_path / "gate.json"
+    file.write_text(json.dumps(gate(min_accuracy=0.5).to_dict()))
+    assert read_gate(file, min_accuracy=0.5) == gate(min_accuracy=0.5)
+    with pytest.raises(ConfigError, match="out of reach"):
+        read_gate(file, min_accuracy=0.99)
+    file.write_text("{}")
+    with pytest.raises(ConfigError, match="is no fitted gate"):
+        read_gate(file, min_accuracy=0.5)
+    with pytest.raises(ConfigError, match="openrag calibrate makes one"):
+        read_gate(tmp_path / "absent.json", min_accuracy=0.5)
+
+
+def test_a_request_is_calibrated_too() -> None:
+    requests = replace(gate(min_accuracy=0.5), signal="f_ret")
+    decision = requests.by_request({"[Retrieval]": log(0.3), "[No Retrieval]": log(0.7)})
+    assert not decision.retrieve  # 1 - .3 is a confidence of .7
+    assert decision.probability == pytest.approx(0.7)
