@@ -137,9 +137,8 @@ class Texts(Generic[_Result]):
             item.written.watched[: item.length],
         )
         result = self._finish(item.place, one) if item.last else None
-        text = self._visible(self._model.text(one.ids).strip(), item.last)
-        if not item.last:
-            text = text.rstrip(_HALF).rstrip()
+        text = self._model.text(one.ids)
+        text = self._visible(text if item.last else text.rstrip(_HALF), item.last).strip()
         piece = text[self._shown[item.place] :]
         self._shown[item.place] = max(self._shown[item.place], len(text))
         newest = Continuation(one.ids[-1:], one.logprobs[-1:], one.watched[-1:])
