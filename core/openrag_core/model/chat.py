@@ -148,9 +148,16 @@ class BaseChat:
             ConfigError: The checkpoint does not tell what it was made from.
             CheckpointError: That cannot be loaded.
         """
+        return self._loaded().reply(conversations)
+
+    async def areply(self, conversations: Sequence[Sequence[Message]]) -> list[Reply]:
+        """The same; the event loop goes on, and cancelling the task stops the model."""
+        chat = await asyncio.to_thread(self._loaded)
+        return await chat.areply(conversations)
+
+    def _loaded(self) -> TransformersChat:
         with self._lock:
-            chat = self._chat
-        return chat.reply(conversations)
+            return self._chat
 
     @cached_property
     def _chat(self) -> TransformersChat:
