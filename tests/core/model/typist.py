@@ -62,7 +62,7 @@ class Typist:
 
 
 def dictate(
-    generator: TransformersGenerator, ids: Sequence[int], on_token: Callable[[int], None] = id
+    generator: TransformersGenerator, ids: Sequence[int], on_token: Callable[[int], object] = id
 ) -> None:
     """Let a real model run, and choose the tokens of every row in its place.
 
