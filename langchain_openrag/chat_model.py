@@ -140,7 +140,7 @@ class ChatOpenRAG(BaseChatModel):
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
         chat = await self._achat(stop, kwargs)
-        stream = await asyncio.to_thread(chat.begin, _conversation(messages))
+        stream = await chat.abegin(_conversation(messages))
         try:
             while (piece := await stream.anext()) is not None:
                 chunk = self._chunk(piece)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import log
+from typing import Any, Generic, TypeVar
 
-from openrag_core import Draft, Passage, Token, Written
-from openrag_core.ports import Settled
+from openrag_core import Conversation, Draft, Passage, Token, Written
+from openrag_core.ports import Piece, Settled
 from openrag_core.records import Evidence
+
+_Result = TypeVar("_Result")
 
 
 def tokens(*probabilities: float) -> tuple[Token, ...]:
@@ -83,6 +87,66 @@ class FakeGenerator:
         written = self.answers.get(first.id, (Token(first.text, log(0.9)),))
         text = "".join(token.text for token in written if not token.special)
         return Written(tuple(evidence), text, written)
+
+
+@dataclass
+class FakeTexts(Generic[_Result]):
+    """Pieces that are there already."""
+
+    pieces: list[Piece[_Result]]
+    cancelled: bool = False
+
+    def next(self) -> Piece[_Result] | None:
+        """The first that is left."""
+        return self.pieces.pop(0) if self.pieces else None
+
+    async def anext(self) -> Piece[_Result] | None:
+        """The same, after others had their turn."""
+        await asyncio.sleep(0)
+        return self.next()
+
+    def cancel(self) -> None:
+        """Remember it."""
+        self.cancelled = True
+
+
+@dataclass
+class FakeStreamingGenerator(FakeGenerator):
+    """Gives its texts token by token too, the last evidence first."""
+
+    streams: list[FakeTexts[Any]] = field(default_factory=list)
+
+    def begin_draft(self, question: str) -> FakeTexts[Draft]:
+        """The draft of the question."""
+        self.calls.append(("begin_draft", (question,)))
+        return self._stream([self.drafts[question]])
+
+    def begin_write(self, question: str, evidence: Sequence[Evidence]) -> FakeTexts[Written]:
+        """One answer per piece of evidence, by its first passage."""
+        self.calls.append(("begin_write", (question,)))
+        return self._stream([self._write(one) for one in evidence])
+
+    def _stream(self, wholes: Sequence[_Result]) -> FakeTexts[_Result]:
+        pieces: list[Piece[_Result]] = []
+        for place, whole in reversed(list(enumerate(wholes))):
+            own: tuple[Token, ...] = whole.tokens  # type: ignore[attr-defined]
+            pieces += [Piece(place, one, "" if one.special else one.text) for one in own]
+            pieces[-1] = replace(pieces[-1], result=whole)
+        self.streams.append(FakeTexts(pieces))
+        return self.streams[-1]
+
+
+@dataclass
+class FakeCondenser:
+    """Looks up what a question means."""
+
+    meanings: Mapping[str, str]
+    calls: list[tuple[Conversation, ...]] = field(default_factory=list)
+
+    def condense(self, conversations: Sequence[Conversation]) -> list[str]:
+        """By the question alone."""
+        self.calls.append(tuple(conversations))
+        return [self.meanings[one.question] for one in conversations]
 
 
 @dataclass

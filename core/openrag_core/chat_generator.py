@@ -65,7 +65,7 @@ class ChatGenerator:
     def _draft(self, questions: Sequence[str], settled: Settled | None) -> Steps[list[Draft]]:
         prompts = [[Message("user", question)] for question in questions]
         replies: list[Reply] = yield Call(self._chat, "reply", (prompts,))
-        if settled is not None and not all(reply.tokens for reply in replies):
+        if settled is not None and any(reply.text and not reply.tokens for reply in replies):
             raise ConfigError(
                 "the chat model does not tell the probabilities of its tokens, which this gate "
                 'compares: have it return log-probabilities, or use the gate "always"'

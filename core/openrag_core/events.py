@@ -1,7 +1,8 @@
 """What happens while a question is answered, as `OpenRAG.stream` tells it.
 
-DraftEvent, GateEvent, ContextEvent, TokenEvent ..., CandidateEvent ..., AnswerEvent, in this order
-and as far as there are any; each stage between a `StageStarted` and a `StageEnded`.
+CondensedEvent, DraftEvent, GateEvent, ContextEvent, TokenEvent ..., CandidateEvent ...,
+AnswerEvent, in this order and as far as there are any; the tokens of a draft that is the answer
+come before it. Each stage is between a `StageStarted` and a `StageEnded`.
 """
 
 from __future__ import annotations

@@ -5,14 +5,23 @@ from typing import Any
 
 import pytest
 
-from openrag_core import ConfigError, Gate, IndexMismatchError, MissingExtraError
+from openrag_core import (
+    ChatCondenser,
+    ConfigError,
+    Conversation,
+    Gate,
+    IndexMismatchError,
+    Message,
+    MissingExtraError,
+    Passage,
+)
 from openrag_core.build import Settings, build, open_index
-from openrag_core.model import TransformersGenerator
+from openrag_core.model import BaseChat, TransformersChat, TransformersGenerator, load
 from openrag_core.reranking.cross_encoder import CrossEncoderReranker
 from openrag_core.reranking.maxsim import MaxSimReranker
-from openrag_core.retrieval import EdgeStore, PassageIndex
+from openrag_core.retrieval import EdgeStore, MultihopRetriever, PassageIndex
 from openrag_core.weights import ENCODER
-from tests.fakes import FakeRetriever
+from tests.fakes import FakeCondenser, FakeGenerator, FakeReranker, FakeRetriever
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 TINY = {"model": str(FIXTURES / "tiny-a"), "dtype": "float32"}
@@ -28,6 +37,9 @@ def test_the_default_is_all_embedded(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     assert isinstance(rag.generator, TransformersGenerator)
     assert (rag.gate, rag.top_k) == (Gate("always"), 5)
     assert rag.generator.reflection_trained
+    chat, cautious = parts(rag.condenser)
+    assert isinstance(chat, BaseChat)
+    assert cautious  # its base is small
     assert list(tmp_path.iterdir()) == []  # nothing is written before something is indexed
 
 
@@ -114,3 +126,66 @@ def test_a_missing_package_is_named_with_its_extra(monkeypatch: pytest.MonkeyPat
     settings = Settings(**TINY, reranker="cohere")  # type: ignore[arg-type]
     with pytest.raises(MissingExtraError, match=r"cohere not installed.*openrag-moe\[cohere\]"):
         build(settings, retriever=FakeRetriever([]))
+
+
+def test_parts_that_are_given_are_used_and_nothing_is_loaded_in_their_place(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Not even the packages that a model needs have to be there."""
+    missing = {"torch", "transformers", "sentence_transformers", "qdrant_edge"}
+    monkeypatch.setattr(
+        "openrag_core._extras.find_spec", lambda name: None if name in missing else name
+    )
+    generator, retriever = FakeGenerator(), FakeRetriever([Passage(id="p", text="1893")])
+    reranker, condenser = FakeReranker({"p": 0.9}), FakeCondenser({"And when?": "When?"})
+    rag = build(generator=generator, retriever=retriever, reranker=reranker, condenser=condenser)
+    assert (rag.generator, rag.retriever) == (generator, retriever)
+    assert (rag.reranker, rag.condenser) == (reranker, condenser)
+    asked = Conversation("And when?", (Message("user", "Who?"),))
+    assert (rag.answer(asked).text, rag.answer(asked).question) == ("1893", "When?")
+    with pytest.raises(MissingExtraError, match="torch"):
+        build(retriever=retriever, reranker=reranker, condenser=condenser)
+
+
+def test_a_reranker_that_is_given_ranks_chains_too() -> None:
+    reranker = FakeReranker({})
+    settings = Settings(hops=2, reranker="some/folder")
+    rag = build(settings, generator=FakeGenerator(), retriever=FakeRetriever([]), reranker=reranker)
+    assert isinstance(rag.retriever, MultihopRetriever)
+    assert rag.reranker is rag.retriever._reranker is reranker
+
+
+def test_a_generator_that_judges_nothing_cannot_rerank_by_reflection() -> None:
+    with pytest.raises(ConfigError, match="needs a generator that judges passages"):
+        build(
+            Settings(reranker="reflection"), generator=FakeGenerator(), retriever=FakeRetriever([])
+        )
+
+
+def parts(condenser: object) -> tuple[object, bool]:
+    """Whom a condenser asks, and how careful it is."""
+    assert isinstance(condenser, ChatCondenser)
+    return condenser._chat, condenser._cautious
+
+
+def test_questions_of_a_conversation_are_the_models_own_business_if_it_can_chat(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    retriever, none = FakeRetriever([]), Settings(**TINY, reranker="none")  # type: ignore[arg-type]
+    chat, cautious = parts(build(none, retriever=retriever).condenser)
+    assert isinstance(chat, BaseChat)  # what knows reflection tokens chats no more
+    assert not cautious
+    with pytest.raises(ConfigError, match=r"tiny-a does not tell which dense model"):
+        chat.reply([[Message("user", "Who?")]])
+
+    model, tokenizer = load(TINY["model"], dtype="float32")
+    model.config.reflection_trained = False
+    monkeypatch.setattr("openrag_core.model.load", lambda *_, **__: (model, tokenizer))
+    rag = build(none, retriever=retriever)
+    chat, cautious = parts(rag.condenser)
+    assert isinstance(chat, TransformersChat)
+    assert (chat._generator, cautious) == (rag.generator, False)
+    given = FakeCondenser({})
+    assert build(none, retriever=retriever, condenser=given).condenser is given
+    alone = build(none, retriever=retriever, generator=FakeGenerator())
+    assert alone.condenser is None  # whose model could be asked?

@@ -1,14 +1,15 @@
 """core/openrag_core/steps.py: the same steps in a thread and in an event loop."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from contextvars import ContextVar
 from threading import Event, get_ident
 from typing import Any
 
 import pytest
 
-from openrag_core.steps import Call, Start, Steps, arun, run
+from openrag_core.steps import Call, Returned, Start, Steps, Tell, arun, astream, run, stream
 
 NAME = ContextVar("NAME", default="nobody")
 Runner = Callable[[Steps[Any]], Any]
@@ -149,3 +150,82 @@ async def test_a_cancelled_task_cleans_up() -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert cleaned
+
+
+Teller = Callable[[Steps[Any]], list[object]]
+
+
+async def gathered(events: AsyncGenerator[object]) -> list[object]:
+    return [event async for event in events]
+
+
+@pytest.fixture(params=["thread", "event loop"])
+def told(request: pytest.FixtureRequest) -> Teller:
+    """Everything that steps tell."""
+    if request.param == "thread":
+        return lambda steps: list(stream(steps))
+    return lambda steps: asyncio.run(gathered(astream(steps)))
+
+
+def telling(part: Part, number: int = 3) -> Steps[int]:
+    yield Tell("begun")
+    doubled = yield Call(part, "double", (number,))
+    answer = yield Tell(("doubled", doubled))
+    assert answer is None
+    return int(doubled)
+
+
+def test_what_is_told_is_heard_and_the_result_comes_last(told: Teller, runner: Runner) -> None:
+    assert told(telling(Part())) == ["begun", ("doubled", 6), Returned(6)]
+    assert runner(telling(Part())) == 6  # where nobody listens
+
+
+def test_steps_are_taken_only_as_far_as_their_events_are_asked_for() -> None:
+    part = Part()
+    events = stream(telling(part))
+    assert next(events) == "begun"
+    assert part.calls == []
+    assert next(events) == ("doubled", 6)
+    assert list(events) == [Returned(6)]
+
+
+def test_steps_within_steps_are_heard_and_those_that_are_started_are_not(told: Teller) -> None:
+    def steps(part: Part) -> Steps[int]:
+        own: int = yield from telling(part)
+        pending = yield Start(telling(part, 4))
+        started: int = yield pending
+        return own + started
+
+    assert told(steps(Part())) == ["begun", ("doubled", 6), Returned(14)]
+
+
+def test_an_error_comes_after_what_was_told_before_it() -> None:
+    def steps() -> Steps[None]:
+        yield Tell("begun")
+        yield Call(Part(), "fail", ())
+
+    events = stream(steps())
+    assert next(events) == "begun"
+    with pytest.raises(KeyError, match="lost"):
+        next(events)
+    assert list(events) == []
+
+
+async def test_whoever_stops_listening_ends_the_steps() -> None:
+    ended: list[str] = []
+
+    def steps(name: str) -> Steps[None]:
+        try:
+            yield Tell("begun")
+            yield Tell("never heard")
+        finally:
+            ended.append(name)
+
+    events = stream(steps("thread"))
+    assert next(events) == "begun"
+    events.close()
+    async with aclosing(astream(steps("event loop"))) as others:
+        assert await anext(others) == "begun"
+    stream(steps("not begun")).close()
+    await astream(steps("not begun")).aclose()
+    assert ended == ["thread", "event loop"]

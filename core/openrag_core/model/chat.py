@@ -68,7 +68,13 @@ class TransformersChat:
 
     def begin(self, conversation: Sequence[Message]) -> Texts[Reply]:
         """A reply that can be read while it is written."""
-        prompt = self._prompt(conversation)
+        return self._texts(self._prompt(conversation))
+
+    async def abegin(self, conversation: Sequence[Message]) -> Texts[Reply]:
+        """The same; the event loop goes on, and a cancelled task has begun nothing."""
+        return self._texts(await asyncio.to_thread(self._prompt, conversation))
+
+    def _texts(self, prompt: Prompt) -> Texts[Reply]:
         finish: Callable[[int, Continuation], Reply] = lambda _, one: self._reply(prompt, one)  # noqa: E731
         return Texts(self._generator, [prompt], finish, self._visible)
 
@@ -102,7 +108,7 @@ class TransformersChat:
     def _visible(self, text: str, complete: bool) -> str:
         """The text without what may turn out to be the beginning of a stop text."""
         if (cut := self._cut(text)) is not None:
-            return cut.rstrip()
+            return cut
         if complete:
             return text
         held = max(
@@ -142,9 +148,16 @@ class BaseChat:
             ConfigError: The checkpoint does not tell what it was made from.
             CheckpointError: That cannot be loaded.
         """
+        return self._loaded().reply(conversations)
+
+    async def areply(self, conversations: Sequence[Sequence[Message]]) -> list[Reply]:
+        """The same; the event loop goes on, and cancelling the task stops the model."""
+        chat = await asyncio.to_thread(self._loaded)
+        return await chat.areply(conversations)
+
+    def _loaded(self) -> TransformersChat:
         with self._lock:
-            chat = self._chat
-        return chat.reply(conversations)
+            return self._chat
 
     @cached_property
     def _chat(self) -> TransformersChat:

@@ -193,12 +193,7 @@ class GreedyDecoder:
 
     def _ended(self, row: Prompt, written: Continuation) -> bool:
         stopped = row.stop is not None and row.stop(written)  # asked of the last token too
-        return (
-            stopped
-            or written.ids[-1] in self.ends
-            or len(written.ids) >= row.max_new_tokens
-            or isnan(written.logprobs[-1])
-        )
+        return stopped or complete(row, written, self.ends)
 
     def _prefill_shared(self, rows: list[Prompt], cache: DynamicCache) -> tuple[list[int], Tensor]:
         """Compute what the rows of each group begin with, once.
@@ -282,6 +277,15 @@ class GreedyDecoder:
         logits: Tensor = output.logits[:, -1].float()
         logits[:, self._banned] = -torch.inf
         return logits.log_softmax(dim=-1)
+
+
+def complete(prompt: Prompt, written: Continuation, ends: frozenset[int]) -> bool:
+    """Whether nothing follows any more, whatever the prompt's `stop` says."""
+    return (
+        written.ids[-1] in ends
+        or len(written.ids) >= prompt.max_new_tokens
+        or isnan(written.logprobs[-1])
+    )
 
 
 def _common(prompts: list[list[int]]) -> int:

@@ -181,14 +181,30 @@ class TransformersGenerator:
 
     def begin_draft(self, question: str) -> Texts[Draft]:
         """As `draft`, of one question, to its end; the text can be read while it is written."""
-        prompt = Prompt(self.prompts.drafting(question), self.max_new_tokens)
-        return Texts(self, [prompt], lambda _, one: self._drafted(self.whole(one)))
+        return self._draft_texts(self.prompts.drafting(question))
+
+    async def abegin_draft(self, question: str) -> Texts[Draft]:
+        """The same; the event loop goes on, and a cancelled task has begun nothing."""
+        return self._draft_texts(await asyncio.to_thread(self.prompts.drafting, question))
 
     def begin_write(self, question: str, evidence: Sequence[Evidence]) -> Texts[Written]:
         """As `write`, of one question; the texts can be read while they are written."""
-        readings = [self.prompts.reading(question, one) for one in evidence]
+        return self._write_texts(self._readings(question, evidence))
+
+    async def abegin_write(self, question: str, evidence: Sequence[Evidence]) -> Texts[Written]:
+        """The same; the event loop goes on, and a cancelled task has begun nothing."""
+        return self._write_texts(await asyncio.to_thread(self._readings, question, evidence))
+
+    def _draft_texts(self, ids: list[int]) -> Texts[Draft]:
+        prompt = Prompt(ids, self.max_new_tokens)
+        return Texts(self, [prompt], lambda _, one: self._drafted(self.whole(one)))
+
+    def _write_texts(self, readings: Sequence[Reading]) -> Texts[Written]:
         prompts = [Prompt(reading.ids, self.max_new_tokens, group=0) for reading in readings]
         return Texts(self, prompts, lambda n, one: self._written(readings[n], self.whole(one)))
+
+    def _readings(self, question: str, evidence: Sequence[Evidence]) -> list[Reading]:
+        return [self.prompts.reading(question, one) for one in evidence]
 
     def _judge(
         self, questions: Sequence[str], passages: Sequence[Sequence[Passage]]
@@ -226,7 +242,7 @@ class TransformersGenerator:
     ) -> _Work[list[list[Written]]]:
         limit = self.max_new_tokens
         pairs = zip(questions, evidence, strict=True)
-        readings = [[self.prompts.reading(question, one) for one in own] for question, own in pairs]
+        readings = [self._readings(question, own) for question, own in pairs]
         prompts = [
             Prompt(reading.ids, limit, group=number)
             for number, own in enumerate(readings)

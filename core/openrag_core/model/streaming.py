@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from threading import Lock
 from typing import Generic, Protocol, TypeVar
 
-from openrag_core.model.decoding import Continuation, Prompt
+from openrag_core.model.decoding import Continuation, Prompt, complete
 from openrag_core.ports import Piece
 from openrag_core.records import Token
 
@@ -51,8 +51,9 @@ class _Item:
 class Texts(Generic[_Result]):
     """Continuations of prompts, token by token; satisfies `TextStream`.
 
-    It is read by one thread (`next`) or one event loop (`anext`). Where the model begins a batch
-    anew, since its memory ran out, what was given already is not given again.
+    It is read by one thread (`next`) or one event loop (`anext`); who gives up waiting loses
+    nothing. Where the model begins a batch anew, since its memory ran out, what was given already
+    is not given again.
 
     Args:
         model: Continues them.
@@ -72,9 +73,10 @@ class Texts(Generic[_Result]):
         self._finish = finish
         self._visible = visible
         self._items: deque[_Item | None] = deque()
-        self._waiting: Future[_Item | None] | None = None
+        self._waiting: Future[None] | None = None
         self._lock = Lock()
         self._watched = [0] * len(prompts)
+        self._complete = [False] * len(prompts)
         self._shown = [0] * len(prompts)
         watched = [replace(one, stop=self._watch(n, one)) for n, one in enumerate(prompts)]
         self._future = model.submit(watched)
@@ -82,11 +84,13 @@ class Texts(Generic[_Result]):
 
     def next(self) -> Piece[_Result] | None:
         """Wait for the next token; None after the last one."""
-        return self._piece(self._take().result())
+        self._arrival().result()
+        return self._piece()
 
     async def anext(self) -> Piece[_Result] | None:
         """The same; the event loop goes on."""
-        return self._piece(await asyncio.wrap_future(self._take()))
+        await asyncio.wrap_future(self._arrival())
+        return self._piece()
 
     def cancel(self) -> None:
         """Let the model stop, if it is not done."""
@@ -96,45 +100,45 @@ class Texts(Generic[_Result]):
         def watch(written: Continuation) -> bool:
             length = len(written.ids)
             stopped = prompt.stop is not None and prompt.stop(written)
-            if length > self._watched[place]:
-                self._watched[place] = length
-                ended = written.ids[-1] in self._model.ends or length >= prompt.max_new_tokens
-                self._put(_Item(place, written, length, last=ended or stopped))
+            last = stopped or complete(prompt, written, self._model.ends)
+            if not self._complete[place] and (last or length > self._watched[place]):
+                self._watched[place], self._complete[place] = length, last
+                self._put(_Item(place, written, length, last))
             return stopped
 
         return watch
 
     def _put(self, item: _Item | None) -> None:
         with self._lock:
+            self._items.append(item)
             waiting, self._waiting = self._waiting, None
             if waiting is not None and waiting.set_running_or_notify_cancel():
-                waiting.set_result(item)
-            else:
-                self._items.append(item)
+                waiting.set_result(None)
 
-    def _take(self) -> Future[_Item | None]:
-        future: Future[_Item | None] = Future()
+    def _arrival(self) -> Future[None]:
+        future: Future[None] = Future()
         with self._lock:
             if self._items:
-                future.set_result(self._items.popleft())
+                future.set_result(None)
             else:
                 self._waiting = future
         return future
 
-    def _piece(self, item: _Item | None) -> Piece[_Result] | None:
-        if item is None:
+    def _piece(self) -> Piece[_Result] | None:
+        item = self._items[0]
+        if item is None:  # it stays, for whoever asks again
             if not self._future.cancelled():
                 self._future.result()  # raises what went wrong
             return None
+        self._items.popleft()
         one = Continuation(
             item.written.ids[: item.length],
             item.written.logprobs[: item.length],
             item.written.watched[: item.length],
         )
         result = self._finish(item.place, one) if item.last else None
-        text = self._visible(self._model.text(one.ids).strip(), item.last)
-        if not item.last:
-            text = text.rstrip(_HALF).rstrip()
+        text = self._model.text(one.ids)
+        text = self._visible(text if item.last else text.rstrip(_HALF), item.last).strip()
         piece = text[self._shown[item.place] :]
         self._shown[item.place] = max(self._shown[item.place], len(text))
         newest = Continuation(one.ids[-1:], one.logprobs[-1:], one.watched[-1:])
