@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import replace
+from inspect import getattr_static
 
 from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.base.llms.generic_utils import messages_to_prompt
@@ -30,7 +31,7 @@ class LlamaIndexRetriever:
 
     def __init__(self, retriever: BaseRetriever) -> None:
         self._retriever = retriever
-        self._blocks = type(retriever)._aretrieve is BaseRetriever._aretrieve
+        self._blocks = _inherits(retriever, BaseRetriever, "_aretrieve")
 
     def retrieve(self, questions: Sequence[str], top_k: int) -> list[list[Passage]]:
         """At most `top_k` passages of each question, in the retriever's order."""
@@ -128,7 +129,7 @@ class LlamaIndexChat:
         self._llm = llm
         self._concurrency = concurrency
         asynchronous = "achat" if llm.metadata.is_chat_model else "acomplete"
-        self._blocks = getattr(type(llm), asynchronous) is getattr(CustomLLM, asynchronous)
+        self._blocks = _inherits(llm, CustomLLM, asynchronous)
 
     def reply(self, conversations: Sequence[Sequence[Message]]) -> list[Reply]:
         """One reply to each conversation."""
@@ -177,3 +178,8 @@ def _reply(text: str | None, logprobs: list[list[LogProb]] | None) -> Reply:
     written = [likely[0] for likely in logprobs or () if likely]
     tokens = tuple(Token(one.token, min(one.logprob, 0.0)) for one in written)
     return Reply((text or "").strip(), tokens, new_tokens=len(tokens))
+
+
+def _inherits(part: object, base: type, method: str) -> bool:
+    """Whether an asynchronous method is LlamaIndex's own, which only calls the blocking one."""
+    return getattr_static(type(part), method) is getattr_static(base, method, None)
