@@ -6,7 +6,14 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
-from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, TextNode
+from llama_index.core.schema import (
+    BaseNode,
+    MetadataMode,
+    NodeRelationship,
+    NodeWithScore,
+    RelatedNodeInfo,
+    TextNode,
+)
 
 from openrag_core import Candidate, Passage
 from openrag_core.retrieval import Document, document_from_text
@@ -21,6 +28,8 @@ def to_node(passage: Passage, candidate: Candidate | None = None) -> NodeWithSco
         excluded_llm_metadata_keys=list(passage.metadata),  # hashes and dates say nothing to it
         excluded_embed_metadata_keys=list(passage.metadata),
     )
+    if document := passage.metadata.get("doc_id"):
+        node.relationships[NodeRelationship.SOURCE] = RelatedNodeInfo(node_id=str(document))
     score = passage.rank_score if candidate is None else candidate.total
     return NodeWithScore(node=node, score=score)
 

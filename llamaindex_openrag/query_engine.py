@@ -2,44 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from time import perf_counter
 from typing import Any
 
 from llama_index.core.base.base_query_engine import BaseQueryEngine
-from llama_index.core.base.response.schema import RESPONSE_TYPE, Response
+from llama_index.core.base.response.schema import RESPONSE_TYPE
 from llama_index.core.callbacks import CallbackManager, CBEventType, EventPayload
 from llama_index.core.callbacks.base import EventContext
 from llama_index.core.prompts.mixin import PromptDictType, PromptMixinType
 from llama_index.core.schema import NodeWithScore, QueryBundle
 
+from llamaindex_openrag.callbacks import StageCallbacks
 from llamaindex_openrag.nodes import to_node, to_passage
-from openrag_core import Answer, OpenRAG
+from llamaindex_openrag.response import GrowingResponse
+from llamaindex_openrag.run import Run, over
+from openrag_core import ConfigError, OpenRAG, Passage
+from openrag_core.events import StageEnded, StageStarted
 
 
 class OpenRAGQueryEngine(BaseQueryEngine):
-    """Answers questions with an `OpenRAG` pipeline.
+    """Answers questions with an `OpenRAG` pipeline; threads and event loops may share it.
 
-    The response's `source_nodes` are the passages that were read, the answer's own first; its
-    `metadata` holds the gate's decision, the confidence, and whether the answer is grounded.
+    The response's `source_nodes` are the passages that were read, the answer's own first, with
+    the scores of the answers; its `metadata` holds the question as it was understood, the gate's
+    decision, every candidate, the confidence, and whether the answer is grounded.
 
     Args:
-        rag: The pipeline; `openrag_core.build.build()` makes one.
+        rag: The pipeline; `openrag_core.build.build()` makes one, and `dataclasses.replace(rag,
+            top_k=3)` a variant of it that shares its model.
+        streaming: Whether to respond while the answer is still being written. Source nodes and
+            the gate's decision are there from the beginning, the rest once the text has ended.
         callback_manager: Of LlamaIndex.
     """
 
-    def __init__(self, rag: OpenRAG, callback_manager: CallbackManager | None = None) -> None:
+    def __init__(
+        self,
+        rag: OpenRAG,
+        *,
+        streaming: bool = False,
+        callback_manager: CallbackManager | None = None,
+    ) -> None:
         super().__init__(callback_manager)
         self.rag = rag
+        self.streaming = streaming
 
     def retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         """The passages that an answer would be written from; the gate is not asked."""
-        return [to_node(passage) for passage in self.rag.retrieve(query_bundle.query_str)]
+        with self._retrieving(query_bundle) as found:
+            found.extend(self.rag.retrieve(query_bundle.query_str))
+        return [to_node(passage) for passage in found]
 
     async def aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         """The same; the event loop goes on."""
-        return [to_node(passage) for passage in await self.rag.aretrieve(query_bundle.query_str)]
+        with self._retrieving(query_bundle) as found:
+            found.extend(await self.rag.aretrieve(query_bundle.query_str))
+        return [to_node(passage) for passage in found]
 
     def synthesize(
         self,
@@ -48,9 +67,7 @@ class OpenRAGQueryEngine(BaseQueryEngine):
         additional_source_nodes: Sequence[NodeWithScore] | None = None,
     ) -> RESPONSE_TYPE:
         """Answer from nodes that are already found; the additional ones are only handed on."""
-        passages = [to_passage(node) for node in nodes]
-        answer = self.rag.answer_from(query_bundle.query_str, passages)
-        return _response(answer, additional_source_nodes or ())
+        return self._reading(query_bundle, nodes, additional_source_nodes).respond(self.streaming)
 
     async def asynthesize(
         self,
@@ -59,25 +76,51 @@ class OpenRAGQueryEngine(BaseQueryEngine):
         additional_source_nodes: Sequence[NodeWithScore] | None = None,
     ) -> RESPONSE_TYPE:
         """The same; the event loop goes on."""
-        passages = [to_passage(node) for node in nodes]
-        answer = await self.rag.aanswer_from(query_bundle.query_str, passages)
-        return _response(answer, additional_source_nodes or ())
+        run = self._reading(query_bundle, nodes, additional_source_nodes)
+        return await run.arespond(self.streaming)
 
     def _query(self, query_bundle: QueryBundle) -> RESPONSE_TYPE:
         with self._event(query_bundle) as event:
-            response = _response(self.rag.answer(query_bundle.query_str))
+            response = self._asking(query_bundle).respond(self.streaming)
             event.on_end(payload={EventPayload.RESPONSE: response})
         return response
 
     async def _aquery(self, query_bundle: QueryBundle) -> RESPONSE_TYPE:
         with self._event(query_bundle) as event:
-            response = _response(await self.rag.aanswer(query_bundle.query_str))
+            response = await self._asking(query_bundle).arespond(self.streaming)
             event.on_end(payload={EventPayload.RESPONSE: response})
         return response
+
+    def _asking(self, query: QueryBundle) -> Run:
+        callbacks = StageCallbacks(self.callback_manager, query, self.rag)
+        return Run(self.rag, query.query_str, callbacks, GrowingResponse())
+
+    def _reading(
+        self,
+        query: QueryBundle,
+        nodes: Sequence[NodeWithScore],
+        additional: Sequence[NodeWithScore] | None,
+    ) -> Run:
+        rag = over(self.rag, [to_passage(node) for node in nodes])
+        callbacks = StageCallbacks(self.callback_manager, query, rag, without=("retrieve",))
+        return Run(rag, query.query_str, callbacks, GrowingResponse(nodes, additional or ()))
 
     def _event(self, query_bundle: QueryBundle) -> AbstractContextManager[EventContext]:
         payload: dict[str, Any] = {EventPayload.QUERY_STR: query_bundle.query_str}
         return self.callback_manager.event(CBEventType.QUERY, payload=payload)
+
+    @contextmanager
+    def _retrieving(self, query: QueryBundle) -> Iterator[list[Passage]]:
+        callbacks = StageCallbacks(self.callback_manager, query, self.rag)
+        started = perf_counter()
+        callbacks.hear(StageStarted("retrieve", (0,)))
+        found: list[Passage] = []
+        try:
+            yield found
+        except BaseException as error:
+            callbacks.fail(error)
+            raise
+        callbacks.hear(StageEnded("retrieve", (0,), perf_counter() - started, (found,)))
 
     def _get_prompt_modules(self) -> PromptMixinType:
         return {}
@@ -86,22 +129,8 @@ class OpenRAGQueryEngine(BaseQueryEngine):
         return {}
 
     def _update_prompts(self, prompts_dict: PromptDictType) -> None:
-        """There are none: an Open-RAG model is asked in the layout it was trained on."""
-
-
-def _response(answer: Answer, additional: Sequence[NodeWithScore] = ()) -> Response:
-    return Response(
-        response=answer.text,
-        source_nodes=[
-            *(to_node(p, candidate) for candidate in answer.candidates for p in candidate.evidence),
-            *additional,
-        ],
-        metadata={
-            "gate": asdict(answer.decision),
-            "confidence": answer.confidence,
-            "grounded": answer.grounded,
-            "abstained": answer.abstained,
-            "truncated": answer.truncated,
-            "seconds": dict(answer.seconds),
-        },
-    )
+        if prompts_dict:
+            raise ConfigError(
+                f"there is no prompt {', '.join(map(repr, prompts_dict))}, and none that can be "
+                "changed: an Open-RAG model is asked in the layout that it was trained on"
+            )

@@ -1,24 +1,20 @@
-"""llamaindex_openrag: the pipeline as a query engine, as a tool, with foreign nodes."""
+"""llamaindex_openrag/query_engine.py: answers, sources and metadata; foreign nodes; prompts."""
+
+import json
 
 import pytest
-from llama_index.core.callbacks import CallbackManager, CBEventType, LlamaDebugHandler
+from llama_index.core.prompts import PromptTemplate
 from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle, TextNode
-from llama_index.core.tools import QueryEngineTool
 
 from llamaindex_openrag import OpenRAGQueryEngine
-from openrag_core import OpenRAG, Passage, QuestionError
-from tests.fakes import FakeGenerator, FakeReranker, FakeRetriever
-
-BRIDGE = Passage(
-    id="b1", text="1893", title="Bridge", source="b.md", metadata={"page": 3}, retrieval_score=0.5
-)
-FERRY = Passage(id="f1", text="1912", title="Ferry", source="f.md", retrieval_score=0.4)
+from openrag_core import ConfigError, Draft, Gate, OpenRAG, Passage, QuestionError
+from tests.fakes import FakeGenerator, FakeRetriever, tokens
+from tests.llamaindex.fakes import bridges
 
 
 @pytest.fixture
 def engine() -> OpenRAGQueryEngine:
-    reranker = FakeReranker({"b1": 0.9, "f1": 0.2, "n1": 0.8})
-    return OpenRAGQueryEngine(OpenRAG(FakeGenerator(), FakeRetriever([FERRY, BRIDGE]), reranker))
+    return OpenRAGQueryEngine(bridges())
 
 
 def test_it_answers_with_its_sources(engine: OpenRAGQueryEngine) -> None:
@@ -35,11 +31,23 @@ def test_it_answers_with_its_sources(engine: OpenRAGQueryEngine) -> None:
     assert response.metadata["grounded"] is True
     assert response.metadata["truncated"] is False
     assert response.metadata["gate"]["mode"] == "always"
+    assert response.metadata["question"] == "When?"
     assert set(response.metadata["seconds"]) >= {"retrieve", "write"}
 
 
+def test_its_metadata_holds_the_candidates_as_plain_values(engine: OpenRAGQueryEngine) -> None:
+    metadata = json.loads(json.dumps(engine.query("When?").metadata))
+    first, second = metadata["candidates"]
+    assert (first["text"], first["node_ids"]) == ("1893", ["b1"])
+    assert first["total"] == pytest.approx(0.9)
+    assert first["score"]["rank"] == pytest.approx(0.9)
+    assert second["node_ids"] == ["f1"]
+
+
 async def test_it_is_asynchronous_too(engine: OpenRAGQueryEngine) -> None:
-    assert str(await engine.aquery("When?")) == "1893"
+    response = await engine.aquery("When?")
+    assert str(response) == "1893"
+    assert response.source_nodes == engine.query("When?").source_nodes
     bundle = QueryBundle("When?")
     nodes = await engine.aretrieve(bundle)
     assert [node.node_id for node in nodes] == ["b1", "f1"]
@@ -52,14 +60,23 @@ def test_retrieving_and_answering_can_be_parted(engine: OpenRAGQueryEngine) -> N
     bundle = QueryBundle("When?")
     nodes = engine.retrieve(bundle)
     assert [node.score for node in nodes] == [0.9, 0.2]
-    assert str(engine.synthesize(bundle, nodes)) == "1893"
+    response = engine.synthesize(bundle, nodes)
+    assert str(response) == "1893"
+    assert response.source_nodes == engine.query(bundle).source_nodes
 
 
-def test_nodes_of_other_retrievers_are_read(engine: OpenRAGQueryEngine) -> None:
-    node = TextNode(id_="n1", text="1953", metadata={"file_path": "t.md", "title": "Tower"})
-    response = engine.synthesize(QueryBundle("When?"), [NodeWithScore(node=node, score=0.8)])
+def test_without_nodes_it_abstains(engine: OpenRAGQueryEngine) -> None:
+    response = engine.synthesize(QueryBundle("When?"), [])
+    assert str(response) == "The documents do not tell."
+    assert response.source_nodes == []
+
+
+def test_nodes_of_other_retrievers_are_read_and_given_back(engine: OpenRAGQueryEngine) -> None:
+    node = TextNode(id_="n1", text="1953", metadata={"file_path": "t.md"}, embedding=[1.0])
+    response = engine.synthesize(QueryBundle("When?"), [NodeWithScore(node=node, score=0.3)])
     assert str(response) == "1953"
-    assert response.source_nodes[0].node.metadata["source"] == "t.md"
+    assert response.source_nodes[0].node is node
+    assert response.source_nodes[0].score == pytest.approx(0.8)
 
 
 def test_additional_nodes_are_handed_on_unread(engine: OpenRAGQueryEngine) -> None:
@@ -76,24 +93,35 @@ def test_metadata_says_nothing_to_a_model_but_title_and_source(engine: OpenRAGQu
     assert node.get_content(MetadataMode.LLM) == "title: Bridge\nsource: b.md\n\n1893"
 
 
-def test_it_is_a_tool_whose_sources_survive(engine: OpenRAGQueryEngine) -> None:
-    tool = QueryEngineTool.from_defaults(engine, name="bridges", description="About bridges.")
-    output = tool.call("When?")
-    assert output.content == "1893"
-    assert output.raw_output.source_nodes[0].node_id == "b1"
+def test_nodes_know_their_document() -> None:
+    passage = Passage(id="p", text="1893", metadata={"doc_id": "b.md"})
+    engine = OpenRAGQueryEngine(OpenRAG(FakeGenerator(), FakeRetriever([passage])))
+    assert engine.query("When?").source_nodes[0].node.ref_doc_id == "b.md"
 
 
-def test_events_reach_the_callbacks() -> None:
-    debug = LlamaDebugHandler(print_trace_on_end=False)
-    rag = OpenRAG(FakeGenerator(), FakeRetriever([BRIDGE]))
-    OpenRAGQueryEngine(rag, CallbackManager([debug])).query("When?")
-    assert debug.get_event_pairs(CBEventType.QUERY)
+def test_a_node_that_several_answers_rest_on_is_named_once() -> None:
+    rag = bridges(evidence="joint")
+    nodes = OpenRAGQueryEngine(rag).query("When?").source_nodes
+    assert [node.node_id for node in nodes] == ["b1", "f1"]
+    assert nodes[0].score == nodes[1].score
 
 
-def test_a_blank_question_is_refused(engine: OpenRAGQueryEngine) -> None:
+@pytest.mark.parametrize("streaming", [True, False])
+def test_a_blank_question_is_refused(streaming: bool) -> None:
     with pytest.raises(QuestionError, match="empty"):
-        engine.query(" ")
+        OpenRAGQueryEngine(bridges(), streaming=streaming).query(" ")
+
+
+def test_an_answer_from_memory_has_no_sources() -> None:
+    generator = FakeGenerator(drafts={"When?": Draft("In 1893.", tokens(0.9))})
+    response = OpenRAGQueryEngine(bridges(generator, gate=Gate("never"))).query("When?")
+    assert (str(response), response.source_nodes) == ("In 1893.", [])
+    assert response.metadata is not None
+    assert response.metadata["gate"]["retrieve"] is False
 
 
 def test_there_are_no_prompts_to_change(engine: OpenRAGQueryEngine) -> None:
     assert engine.get_prompts() == {}
+    engine.update_prompts({})
+    with pytest.raises(ConfigError, match="there is no prompt 'text_qa_template'"):
+        engine.update_prompts({"text_qa_template": PromptTemplate("{query_str}")})

@@ -1,0 +1,162 @@
+"""The pipeline as a workflow, whose events and steps can be used in others."""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from dataclasses import replace
+from typing import Any
+
+from llama_index.core.base.llms.types import ChatMessage
+from llama_index.core.bridge.pydantic import Field
+from llama_index.core.schema import NodeWithScore
+from llama_index.core.workflow import Context, Event, StartEvent, StopEvent, Workflow, step
+
+from llamaindex_openrag.messages import to_history
+from llamaindex_openrag.nodes import to_node, to_passage
+from llamaindex_openrag.response import to_response
+from llamaindex_openrag.run import over
+from openrag_core import Answer, ConfigError, Decision, Draft, OpenRAG
+from openrag_core.conversation import Conversation, check_questions
+from openrag_core.events import AnswerEvent, CandidateEvent, TokenEvent, rest_of
+from openrag_core.stages import Stages
+from openrag_core.steps import arun
+from openrag_core.verdict import conclude
+
+
+class QuestionEvent(StartEvent):
+    """What `OpenRAGWorkflow.run` takes.
+
+    Raises:
+        ConfigError: There is no question, or another input.
+    """
+
+    question: str = Field(description='What is asked; "query" is another name for it.')
+    chat_history: list[ChatMessage] = Field(
+        default_factory=list, description="What was said before, the oldest first."
+    )
+
+    def __init__(self, **given: Any) -> None:
+        if "query" in given and "question" not in given:
+            given["question"] = given.pop("query")
+        if given.keys() - {"question", "chat_history"} or "question" not in given:
+            raise ConfigError(
+                f"the workflow takes question (or query) and chat_history, and was given "
+                f"{', '.join(sorted(given)) or 'nothing'}"
+            )
+        super().__init__(**given)
+
+
+class DecidedEvent(Event):
+    """The gate has decided."""
+
+    question: str
+    """It stands alone."""
+    decision: Decision
+    draft: Draft | None
+    """Where one was written; there is one where nothing is to be retrieved."""
+
+
+class RetrievedEvent(Event):
+    """The nodes are found that an answer is to be written from."""
+
+    question: str
+    decision: Decision
+    nodes: list[NodeWithScore]
+
+
+class CandidateWrittenEvent(Event):
+    """Streamed: an answer was written from a part of the nodes, perhaps the best one."""
+
+    text: str
+    total: float
+    """What candidates are ranked by."""
+    node_ids: list[str]
+
+
+class TextEvent(Event):
+    """Streamed: a piece of the answer; together they are the response."""
+
+    text: str
+
+
+class OpenRAGWorkflow(Workflow):
+    """decide -> retrieve -> answer, or decide -> answer from memory.
+
+    `run(question=..., chat_history=...)` gives a `Response` with source nodes and metadata. All
+    events but the first are also streamed. A subclass may replace a step.
+
+    Args:
+        rag: The pipeline; one with a condenser, if there is to be a history.
+        timeout: Longest run, in seconds; None is no limit.
+        **settings: Of `Workflow`.
+
+    Raises:
+        ConfigError: The pipeline reads chains of passages, which the steps would take apart.
+    """
+
+    def __init__(self, rag: OpenRAG, *, timeout: float | None = None, **settings: Any) -> None:
+        super().__init__(timeout=timeout, **settings)
+        if rag.hops != 1:
+            raise ConfigError(
+                f"the workflow hands on single passages, and hops={rag.hops!r} makes chains of "
+                "them: use OpenRAGQueryEngine, or hops=1"
+            )
+        self.rag = rag
+
+    @step
+    async def decide(self, ctx: Context, ev: QuestionEvent) -> DecidedEvent:
+        """Make the question stand alone, and ask the gate."""
+        asked = Conversation(ev.question, to_history(ev.chat_history))
+        check_questions([asked])
+        stages = await arun(Stages.of(self.rag, [asked]))
+        question = stages.questions[0]
+        decision, draft = await self.rag.adecide(question)
+        decided = DecidedEvent(question=question, decision=decision, draft=draft)
+        ctx.write_event_to_stream(decided)
+        return decided
+
+    @step
+    async def retrieve(self, ctx: Context, ev: DecidedEvent) -> RetrievedEvent | StopEvent:
+        """Find and rank nodes, unless the draft is the answer."""
+        if not ev.decision.retrieve:
+            answer = self._remembered(ev)
+            ctx.write_event_to_stream(TextEvent(text=answer.text))
+            return StopEvent(result=to_response(answer))
+        nodes = [to_node(passage) for passage in await self.rag.aretrieve(ev.question)]
+        retrieved = RetrievedEvent(question=ev.question, decision=ev.decision, nodes=nodes)
+        ctx.write_event_to_stream(retrieved)
+        return retrieved
+
+    @step
+    async def answer(self, ctx: Context, ev: RetrievedEvent) -> StopEvent:
+        """Write an answer from each node, and keep the best."""
+        shown = ""
+        reading = over(self.rag, [to_passage(node) for node in ev.nodes])
+        async with aclosing(reading.astream(ev.question)) as events:
+            async for event in events:
+                match event:
+                    case CandidateEvent(candidate=candidate):
+                        ctx.write_event_to_stream(
+                            CandidateWrittenEvent(
+                                text=candidate.text,
+                                total=candidate.total,
+                                node_ids=[passage.id for passage in candidate.evidence],
+                            )
+                        )
+                    case TokenEvent(text=text):
+                        shown += text
+                        ctx.write_event_to_stream(TextEvent(text=text))
+                    case AnswerEvent(answer=answer):
+                        if rest := rest_of(answer.text, shown):
+                            ctx.write_event_to_stream(TextEvent(text=rest))
+        return StopEvent(result=to_response(replace(answer, decision=ev.decision), ev.nodes))
+
+    def _remembered(self, ev: DecidedEvent) -> Answer:
+        return conclude(
+            question=ev.question,
+            decision=ev.decision,
+            draft=ev.draft,
+            candidates=(),
+            minima=self.rag.minima,
+            seconds={},
+        )
