@@ -44,6 +44,7 @@ class GraphState(GraphInput, total=False):
     candidates: list[CandidateOutput]
     answer: str
     confidence: float
+    probability: float | None
     grounded: bool
     abstained: bool
     truncated: bool

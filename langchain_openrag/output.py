@@ -52,6 +52,8 @@ class RunnableOutput(TypedDict):
     draft: str | None
     """What the model would say without reading, where the gate asked for it."""
     confidence: float
+    probability: float | None
+    """That the answer is right, as a calibrated gate knows it."""
     grounded: bool
     abstained: bool
     truncated: bool
@@ -72,6 +74,7 @@ def to_output(answer: Answer) -> RunnableOutput:
         gate=asdict(answer.decision),
         draft=answer.draft.text if answer.draft else None,
         confidence=answer.confidence,
+        probability=answer.probability,
         grounded=answer.grounded,
         abstained=answer.abstained,
         truncated=answer.truncated,
@@ -106,6 +109,7 @@ class Pieces:
                 yield AddableDict(
                     answer=rest_of(answer.text, self._streamed),
                     confidence=answer.confidence,
+                    probability=answer.probability,
                     grounded=answer.grounded,
                     abstained=answer.abstained,
                     truncated=answer.truncated,

@@ -86,6 +86,7 @@ def _metadata(answer: Answer) -> dict[str, Any]:
         "question": answer.question,
         "gate": asdict(answer.decision),
         "confidence": answer.confidence,
+        "probability": answer.probability,
         "grounded": answer.grounded,
         "abstained": answer.abstained,
         "truncated": answer.truncated,

@@ -15,12 +15,9 @@ from llamaindex_openrag.messages import to_history
 from llamaindex_openrag.nodes import to_node, to_passage
 from llamaindex_openrag.response import to_response
 from llamaindex_openrag.run import over
-from openrag_core import Answer, ConfigError, Decision, Draft, OpenRAG
-from openrag_core.conversation import Conversation, check_questions
+from openrag_core import ConfigError, Decision, Draft, OpenRAG
+from openrag_core.conversation import Conversation
 from openrag_core.events import AnswerEvent, CandidateEvent, TokenEvent, rest_of
-from openrag_core.stages import Stages
-from openrag_core.steps import arun
-from openrag_core.verdict import conclude
 
 
 class QuestionEvent(StartEvent):
@@ -107,9 +104,7 @@ class OpenRAGWorkflow(Workflow):
     async def decide(self, ctx: Context, ev: QuestionEvent) -> DecidedEvent:
         """Make the question stand alone, and ask the gate."""
         asked = Conversation(ev.question, to_history(ev.chat_history))
-        check_questions([asked])
-        stages = await arun(Stages.of(self.rag, [asked]))
-        question = stages.questions[0]
+        question = await self.rag.acondense(asked)
         decision, draft = await self.rag.adecide(question)
         decided = DecidedEvent(question=question, decision=decision, draft=draft)
         ctx.write_event_to_stream(decided)
@@ -119,7 +114,7 @@ class OpenRAGWorkflow(Workflow):
     async def retrieve(self, ctx: Context, ev: DecidedEvent) -> RetrievedEvent | StopEvent:
         """Find and rank nodes, unless the draft is the answer."""
         if not ev.decision.retrieve:
-            answer = self._remembered(ev)
+            answer = self.rag.from_memory(ev.question, ev.decision, ev.draft)
             ctx.write_event_to_stream(TextEvent(text=answer.text))
             return StopEvent(result=to_response(answer))
         nodes = [to_node(passage) for passage in await self.rag.aretrieve(ev.question)]
@@ -150,13 +145,3 @@ class OpenRAGWorkflow(Workflow):
                         if rest := rest_of(answer.text, shown):
                             ctx.write_event_to_stream(TextEvent(text=rest))
         return StopEvent(result=to_response(replace(answer, decision=ev.decision), ev.nodes))
-
-    def _remembered(self, ev: DecidedEvent) -> Answer:
-        return conclude(
-            question=ev.question,
-            decision=ev.decision,
-            draft=ev.draft,
-            candidates=(),
-            minima=self.rag.minima,
-            seconds={},
-        )

@@ -81,7 +81,7 @@ async def test_progress_is_streamed() -> None:
         ("retrieve", "context"),
         ("write", "candidates"),
         ("write", "candidates"),
-        ("write", "answer", "confidence", "grounded", "abstained", "truncated"),
+        ("write", "answer", "confidence", "probability", "grounded", "abstained", "truncated"),
     ]
     again: list[Any] = [one async for one in graph.astream(asked("unsure"), stream_mode="custom")]
     assert [{k: v for k, v in one.items() if k != "node"} for one in again] == told

@@ -65,7 +65,7 @@ def test_a_stream_gives_what_there_is_as_soon_as_it_is_there() -> None:
         ["context"],
         ["candidates"],
         ["candidates"],
-        ["answer", "confidence", "grounded", "abstained", "truncated"],
+        ["answer", "confidence", "probability", "grounded", "abstained", "truncated"],
     ]
     whole, at_once = reduce(add, pieces), runnable.invoke("unsure")
     assert {**whole, "question": "unsure"} == {
