@@ -1,0 +1,1 @@
+"""Measuring: tasks, the adaptive curve, a calibrated gate (extra: eval)."""
