@@ -23,9 +23,13 @@ def to_messages(messages: Iterable[ChatMessage]) -> list[Message]:
     """LlamaIndex's messages as ours.
 
     Raises:
-        QuestionError: One is the result of a tool, or holds more than text.
+        QuestionError: One is the result of a tool, or holds more than text, or nobody says
+            anything.
     """
-    return [_read(message) for message in messages]
+    said = [_read(message) for message in messages]
+    if not any(one.text.strip() for one in said if one.role != "system"):
+        raise QuestionError("there is nothing to reply to: add a user's message that has a text")
+    return said
 
 
 def to_history(messages: Iterable[ChatMessage]) -> tuple[Message, ...]:

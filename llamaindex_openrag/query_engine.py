@@ -32,8 +32,8 @@ class OpenRAGQueryEngine(BaseQueryEngine):
     Args:
         rag: The pipeline; `openrag_core.build.build()` makes one, and `dataclasses.replace(rag,
             top_k=3)` a variant of it that shares its model.
-        streaming: Whether to respond while the answer is still being written. Source nodes and
-            the gate's decision are there from the beginning, the rest once the text has ended.
+        streaming: Whether to respond while the answer is still being written. Source nodes are
+            there from the beginning, the rest of the metadata once the text has ended.
         callback_manager: Of LlamaIndex.
     """
 

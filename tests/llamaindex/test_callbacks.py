@@ -171,14 +171,19 @@ def test_a_failure_ends_what_has_begun(recorder: Recorder) -> None:
         assert isinstance(error, ZeroDivisionError)
 
 
-def test_a_stream_that_is_given_up_ends_what_has_begun(recorder: Recorder) -> None:
-    written = {"b1": (Token("in 1893", -0.1),)}
-    rag = bridges(FakeStreamingGenerator(answers=written), top_k=1)
-    response = engine(rag, recorder, streaming=True).query("When?")
-    stream: Any = response.response_gen  # type: ignore[union-attr]
+async def test_a_stream_that_is_given_up_ends_what_has_begun(recorder: Recorder) -> None:
+    """And stops the model, though handlers hold on to the error and all that hangs on it."""
+    generator = FakeStreamingGenerator(answers={"b1": (Token("in 1893", -0.1),)})
+    streaming = engine(bridges(generator, top_k=1), recorder, streaming=True)
+    stream: Any = streaming.query("When?").response_gen  # type: ignore[union-attr]
     next(stream)
     stream.close()
     assert recorder.ended == ["retrieve", "reranking", "query", "llm", "synthesize"]
+    astream: Any = (await streaming.aquery("When?")).response_gen  # type: ignore[union-attr]
+    await anext(astream)
+    await astream.aclose()
+    assert recorder.ended[5:] == recorder.ended[:5]
+    assert [one.cancelled for one in generator.streams] == [True, True]
 
 
 def test_the_parted_steps_tell_of_themselves(recorder: Recorder) -> None:

@@ -129,21 +129,30 @@ def test_callbacks_hear_of_it_once(generator: TransformersGenerator) -> None:
     assert counting.completion_llm_token_count == 2 * usage["completion_tokens"]
 
 
-@pytest.mark.parametrize("messages", [[], [ChatMessage(role="system", content="Be kind.")]])
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [],
+        [ChatMessage(role="system", content="Be kind.")],
+        [ChatMessage(role="user", content=" ")],
+    ],
+)
 async def test_an_empty_conversation_is_refused(
     llm: OpenRAGLLM, messages: Sequence[ChatMessage]
 ) -> None:
     with pytest.raises(QuestionError, match="add a user's message"):
         llm.chat(messages)
     with pytest.raises(QuestionError, match="add a user's message"):
-        list(llm.stream_chat(messages))
+        llm.stream_chat(messages)
     with pytest.raises(QuestionError, match="add a user's message"):
         await llm.achat(messages)
     with pytest.raises(QuestionError, match="add a user's message"):
-        [one async for one in await llm.astream_chat(messages)]
+        await llm.astream_chat(messages)
 
 
 def test_what_it_cannot_read_is_refused(llm: OpenRAGLLM) -> None:
+    with pytest.raises(QuestionError, match="nothing to reply to"):
+        llm.complete("")
     with pytest.raises(QuestionError, match="the role 'tool': give one of system"):
         llm.chat([ChatMessage(role="tool", content="1893")])
     with pytest.raises(QuestionError, match="reads text only, and was given a 'image'"):

@@ -1,6 +1,7 @@
 """llamaindex_openrag/query_engine.py: answers, sources and metadata; foreign nodes; prompts."""
 
 import json
+from collections.abc import Sequence
 
 import pytest
 from llama_index.core.prompts import PromptTemplate
@@ -8,8 +9,9 @@ from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle, Te
 
 from llamaindex_openrag import OpenRAGQueryEngine
 from openrag_core import ConfigError, Draft, Gate, OpenRAG, Passage, QuestionError
+from openrag_core.records import Evidence
 from tests.fakes import FakeGenerator, FakeRetriever, tokens
-from tests.llamaindex.fakes import bridges
+from tests.llamaindex.fakes import BRIDGE, FERRY, bridges
 
 
 @pytest.fixture
@@ -99,11 +101,30 @@ def test_nodes_know_their_document() -> None:
     assert engine.query("When?").source_nodes[0].node.ref_doc_id == "b.md"
 
 
-def test_a_node_that_several_answers_rest_on_is_named_once() -> None:
-    rag = bridges(evidence="joint")
-    nodes = OpenRAGQueryEngine(rag).query("When?").source_nodes
+def test_what_is_read_together_has_one_score() -> None:
+    nodes = OpenRAGQueryEngine(bridges(evidence="joint")).query("When?").source_nodes
     assert [node.node_id for node in nodes] == ["b1", "f1"]
     assert nodes[0].score == nodes[1].score
+
+
+def test_a_node_that_several_answers_rest_on_is_named_once() -> None:
+    rag = OpenRAG(FakeGenerator(), Chains([BRIDGE, FERRY]), hops=2)
+    response = OpenRAGQueryEngine(rag).query("When?")
+    assert response.metadata is not None
+    chains = [candidate["node_ids"] for candidate in response.metadata["candidates"]]
+    assert sorted(chains) == [["b1", "f1"], ["f1", "b1"]]
+    assert [node.node_id for node in response.source_nodes] == chains[0]
+
+
+class Chains(FakeRetriever):
+    """Every pair of its passages is a chain."""
+
+    def extend(
+        self, questions: Sequence[str], chains: Sequence[Sequence[Evidence]], top_k: int
+    ) -> list[list[Evidence]]:
+        assert len(questions) == len(chains)
+        first, second = self.retrieve(questions, top_k)[0]
+        return [[(first, second), (second, first)]]
 
 
 @pytest.mark.parametrize("streaming", [True, False])

@@ -105,8 +105,20 @@ def test_other_retrievers_of_ours_will_do() -> None:
     assert [(node.node_id, node.score) for node in found] == [("b1", 0.5)]
     with pytest.raises(ConfigError, match="FakeRetriever takes neither options nor filters"):
         OpenRAGRetriever(FakeRetriever([]), filters=only("year", 1953))
-    with pytest.raises(ConfigError, match="similarity_top_k must be at least 1, got 0"):
-        OpenRAGRetriever(FakeRetriever([]), 0)
+    for wrong in (0, 21):
+        with pytest.raises(ConfigError, match=f"got similarity_top_k={wrong}, fetch_k=20"):
+            OpenRAGRetriever(FakeRetriever([]), wrong)
+
+
+async def test_it_may_rerank() -> None:
+    debug = LlamaDebugHandler(print_trace_on_end=False)
+    found = FakeRetriever([FERRY, BRIDGE])
+    manager = CallbackManager([debug])
+    retriever = OpenRAGRetriever(found, 1, reranker=RERANKER, fetch_k=9, callback_manager=manager)
+    for nodes in (retriever.retrieve("When?"), await retriever.aretrieve("When?")):
+        assert [(node.node_id, node.score) for node in nodes] == [("b1", 0.9)]
+    assert [top_k for _, top_k in found.calls] == [9, 9]
+    assert len(debug.get_event_pairs(CBEventType.RERANKING)) == 2
 
 
 class AsynchronousRetriever(FakeRetriever):

@@ -105,3 +105,18 @@ async def test_cancelling_the_task_stops_the_model() -> None:
         await task
     assert shown == ["opened "]
     assert generator.streams[0].cancelled
+
+
+async def test_a_stream_that_nobody_reads_costs_nothing() -> None:
+    generator = FakeStreamingGenerator(answers=LONG)
+    live = engine(generator, top_k=1)
+    response = live.query("When?")
+    del response
+    aresponse = await live.aquery("When?")
+    del aresponse
+    await asyncio.sleep(0)
+    assert generator.calls == []
+    remembering = FakeStreamingGenerator(drafts={"When?": Draft("In 1893.", tokens(0.9))})
+    response = engine(remembering, gate=Gate("never")).query("When?")
+    del response
+    assert remembering.streams[0].cancelled  # it had begun, to find out that there are no sources
