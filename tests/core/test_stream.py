@@ -148,6 +148,8 @@ def test_of_several_passages_no_text_is_shown_for_the_best_is_not_known(stream: 
     candidates = [event.candidate for event in events if isinstance(event, CandidateEvent)]
     assert [candidate.text for candidate in candidates] == ["1912", "1893"]  # as they are done
     assert [candidate.text for candidate in conclusion(events).candidates] == ["1893", "1912"]
+    (written,) = (e.results for e in events if isinstance(e, StageEnded) and e.stage == "write")
+    assert [one.text for one in written[0]] == ["1893", "1912"]  # type: ignore[attr-defined]
     assert same(conclusion(events), pipeline.answer("When?"))
 
 
@@ -191,10 +193,12 @@ def test_the_rest_of_an_answer(answer: str, streamed: str, rest: str) -> None:
 
 def test_a_draft_that_is_the_answer_is_shown(stream: Door) -> None:
     generator = FakeStreamingGenerator(drafts={"When?": Draft("1893", WORDS)})
-    events = stream(rag(generator, gate=Gate("never")), "When?")
+    pipeline = rag(generator, gate=Gate("never"))
+    events = stream(pipeline, "When?")
     assert outline(events) == ["draft(", "18", "93", ")draft", "Draft", "Gate", "Answer"]
     assert text(events) == conclusion(events).text
-    assert generator.calls == [("begin_draft", ("When?",))]
+    assert same(conclusion(events), pipeline.answer("When?"))
+    assert [method for method, _ in generator.calls] == ["begin_draft", "draft"]
 
 
 @pytest.mark.parametrize(("asks", "shown"), [(0.8, "read"), (0.2, "known")])

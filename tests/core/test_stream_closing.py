@@ -165,6 +165,31 @@ async def test_nor_does_it_in_an_event_loop(draft: Draft, caplog: pytest.LogCapt
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
+async def test_a_search_of_the_event_loops_own_is_cancelled() -> None:
+    begun, cancelled = asyncio.Event(), asyncio.Event()
+
+    class Native(FakeRetriever):
+        local = True
+
+        async def aretrieve(self, *_: object) -> list[list[Passage]]:
+            begun.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                cancelled.set()
+            raise AssertionError
+
+    class Drafting(FakeGenerator):
+        async def adraft(self, questions: Sequence[str], settled: object = None) -> list[Draft]:
+            await begun.wait()
+            return self.draft(questions, settled)  # type: ignore[arg-type]
+
+    generator = Drafting(drafts={"When?": SURE})
+    pipeline = OpenRAG(generator, Native([]), gate=Gate("f_minp", 0.5))
+    assert (await pipeline.aanswer("When?")).text == "sure"
+    await asyncio.wait_for(cancelled.wait(), 5)
+
+
 def test_a_search_in_vain_does_not_hold_up_the_answer() -> None:
     pipeline, search = looked_up_ahead(SURE)
     last = list(pipeline.stream("When?"))[-1]
