@@ -44,7 +44,7 @@ class StageCallbacks:
         manager: Whose handlers hear of them.
         query: What is asked.
         rag: The pipeline that is asked.
-        without: Stages that are not told.
+        nodes: That are already found.
     """
 
     def __init__(
@@ -52,26 +52,22 @@ class StageCallbacks:
         manager: CallbackManager,
         query: QueryBundle,
         rag: OpenRAG,
-        *,
-        without: Sequence[Stage] = (),
+        nodes: Sequence[NodeWithScore] = (),
     ) -> None:
         self._manager = manager
         self._query = query
-        self._top_n = rag.top_k
+        self._top_n = len(nodes) or rag.top_k
         self._model_name = type(rag.reranker).__name__
-        self._without = without
-        self._nodes: list[NodeWithScore] = []
+        self._nodes = list(nodes)
         self._open: dict[str, EventContext] = {}
 
     def hear(self, event: Event) -> None:
         """Pass an event on, if it is of a stage."""
         match event:
-            case StageStarted(stage=stage) if stage not in self._without:
+            case StageStarted(stage=stage):
                 self._start(stage)
-            case StageEnded(stage=stage) if stage not in self._without:
+            case StageEnded():
                 self._end(event)
-            case StageEnded(results=(found, *_)):
-                self._nodes = _nodes(found)
 
     def finish(self, response: Response) -> None:
         """Say what came of it all."""

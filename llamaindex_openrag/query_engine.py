@@ -17,7 +17,7 @@ from llama_index.core.schema import NodeWithScore, QueryBundle
 from llamaindex_openrag.callbacks import StageCallbacks
 from llamaindex_openrag.nodes import to_node, to_passage
 from llamaindex_openrag.response import GrowingResponse
-from llamaindex_openrag.run import Run, over
+from llamaindex_openrag.run import Run
 from openrag_core import ConfigError, OpenRAG, Passage
 from openrag_core.events import StageEnded, StageStarted
 
@@ -101,9 +101,10 @@ class OpenRAGQueryEngine(BaseQueryEngine):
         nodes: Sequence[NodeWithScore],
         additional: Sequence[NodeWithScore] | None,
     ) -> Run:
-        rag = over(self.rag, [to_passage(node) for node in nodes])
-        callbacks = StageCallbacks(self.callback_manager, query, rag, without=("retrieve",))
-        return Run(rag, query.query_str, callbacks, GrowingResponse(nodes, additional or ()))
+        callbacks = StageCallbacks(self.callback_manager, query, self.rag, nodes)
+        response = GrowingResponse(nodes, additional or ())
+        passages = [to_passage(node) for node in nodes]
+        return Run(self.rag, query.query_str, callbacks, response, passages)
 
     def _event(self, query_bundle: QueryBundle) -> AbstractContextManager[EventContext]:
         payload: dict[str, Any] = {EventPayload.QUERY_STR: query_bundle.query_str}

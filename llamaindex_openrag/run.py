@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Generator, Iterator, Sequence
 from contextlib import aclosing, closing, contextmanager
 from contextvars import Context, copy_context
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from llama_index.core.base.response.schema import (
     AsyncStreamingResponse,
@@ -15,7 +15,7 @@ from llama_index.core.base.response.schema import (
 
 from llamaindex_openrag.callbacks import StageCallbacks
 from llamaindex_openrag.response import GrowingResponse
-from openrag_core import Gate, OpenRAG, Passage
+from openrag_core import OpenRAG, Passage
 from openrag_core.events import AnswerEvent, Event
 
 
@@ -27,12 +27,14 @@ class Run:
     question: str
     callbacks: StageCallbacks
     response: GrowingResponse
+    passages: Sequence[Passage] | None = None
+    """That are already found: they are ranked and read, all of them; None to look for some."""
 
     def respond(self, streaming: bool) -> Response | StreamingResponse:
         """Answer; or, if it is to be streamed, go on until the source nodes are known."""
         if streaming:
-            return self._stream(self.rag.stream(self.question))
-        with self._failing(), closing(self.rag.stream_many([self.question])) as events:
+            return self._stream(self._events(live=True))
+        with self._failing(), closing(self._events(live=False)) as events:
             for event in events:
                 self._hear(event)
         return self._whole
@@ -40,9 +42,9 @@ class Run:
     async def arespond(self, streaming: bool) -> Response | AsyncStreamingResponse:
         """The same; the event loop goes on."""
         if streaming:
-            return await self._astream(self.rag.astream(self.question))
+            return await self._astream(self._aevents(live=True))
         with self._failing():
-            async with aclosing(self.rag.astream_many([self.question])) as events:
+            async with aclosing(self._aevents(live=False)) as events:
                 async for event in events:
                     self._hear(event)
         return self._whole
@@ -82,6 +84,16 @@ class Run:
 
         return AsyncStreamingResponse(rest(), self.response.source_nodes, self.response.metadata)
 
+    def _events(self, *, live: bool) -> Generator[Event]:
+        if self.passages is None:
+            return self.rag.stream_many([self.question], live=live)
+        return self.rag.stream_from(self.question, self.passages)
+
+    def _aevents(self, *, live: bool) -> AsyncGenerator[Event]:
+        if self.passages is None:
+            return self.rag.astream_many([self.question], live=live)
+        return self.rag.astream_from(self.question, self.passages)
+
     def _hear(self, event: Event) -> str:
         self.callbacks.hear(event)
         new = self.response.hear(event)
@@ -105,23 +117,3 @@ class Run:
             else:
                 context.run(self.callbacks.fail, error)
             raise
-
-
-def over(rag: OpenRAG, passages: Sequence[Passage]) -> OpenRAG:
-    """The pipeline over passages that are already found: they are ranked and read, all of them."""
-    count = max(1, len(passages))
-    found = _Found(passages)
-    return replace(rag, retriever=found, gate=Gate(), hops=1, top_k=count, fetch_k=count)
-
-
-@dataclass(frozen=True, slots=True)
-class _Found:
-    """Passages in place of a search; satisfies `Retriever`."""
-
-    passages: Sequence[Passage]
-
-    def retrieve(self, questions: Sequence[str], top_k: int) -> list[list[Passage]]:
-        return [list(self.passages[:top_k]) for _ in questions]
-
-    async def aretrieve(self, questions: Sequence[str], top_k: int) -> list[list[Passage]]:
-        return self.retrieve(questions, top_k)

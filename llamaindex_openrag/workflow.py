@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import aclosing
-from dataclasses import replace
 from typing import Any
 
 from llama_index.core.base.llms.types import ChatMessage
@@ -14,7 +13,6 @@ from llama_index.core.workflow import Context, Event, StartEvent, StopEvent, Wor
 from llamaindex_openrag.messages import to_history
 from llamaindex_openrag.nodes import to_node, to_passage
 from llamaindex_openrag.response import to_response
-from llamaindex_openrag.run import over
 from openrag_core import ConfigError, Decision, Draft, OpenRAG
 from openrag_core.conversation import Conversation
 from openrag_core.events import AnswerEvent, CandidateEvent, TokenEvent, rest_of
@@ -126,8 +124,9 @@ class OpenRAGWorkflow(Workflow):
     async def answer(self, ctx: Context, ev: RetrievedEvent) -> StopEvent:
         """Write an answer from each node, and keep the best."""
         shown = ""
-        reading = over(self.rag, [to_passage(node) for node in ev.nodes])
-        async with aclosing(reading.astream(ev.question)) as events:
+        passages = [to_passage(node) for node in ev.nodes]
+        reading = self.rag.astream_from(ev.question, passages, ev.decision)
+        async with aclosing(reading) as events:
             async for event in events:
                 match event:
                     case CandidateEvent(candidate=candidate):
@@ -144,4 +143,4 @@ class OpenRAGWorkflow(Workflow):
                     case AnswerEvent(answer=answer):
                         if rest := rest_of(answer.text, shown):
                             ctx.write_event_to_stream(TextEvent(text=rest))
-        return StopEvent(result=to_response(replace(answer, decision=ev.decision), ev.nodes))
+        return StopEvent(result=to_response(answer, ev.nodes))

@@ -1,8 +1,9 @@
 """What happens while a question is answered, as `OpenRAG.stream` tells it.
 
 CondensedEvent, DraftEvent, GateEvent, ContextEvent, TokenEvent ..., CandidateEvent ...,
-AnswerEvent, in this order and as far as there are any; the tokens of a draft that is the answer
-come before it. Each stage is between a `StageStarted` and a `StageEnded`.
+AnswerEvent, in this order and as far as there are any; where the gate decides before a draft is
+written, its event comes first, then the draft's tokens, then the draft. Each stage is between a
+`StageStarted` and a `StageEnded`.
 """
 
 from __future__ import annotations

@@ -73,7 +73,8 @@ class Stages:
         for row, (decision, draft) in enumerate(decided):
             if draft is not None:
                 yield Tell(DraftEvent(row, draft))
-            yield Tell(GateEvent(row, decision))
+            if self.rag.gate.mode in {"f_minp", "f_meanp"}:  # the others decide beforehand
+                yield Tell(GateEvent(row, decision))
         return decided
 
     def search(self, rows: Sequence[int]) -> Steps[list[list[Passage]]]:
@@ -185,15 +186,19 @@ class Stages:
         gate, generator = self.rag.gate, self.rag.generator
         match gate.mode:
             case "always":
-                return [(Decision(retrieve=True, mode="always"), None) for _ in rows]
+                decision = Decision(retrieve=True, mode="always")
+                yield from self._tell([decision] * len(rows))
+                return [(decision, None) for _ in rows]
             case "never":
-                drafts = yield from self._drafts(rows)
-                return [(Decision(retrieve=False, mode="never"), draft) for draft in drafts]
+                decision = Decision(retrieve=False, mode="never")
+                yield from self._tell([decision] * len(rows))
+                return [(decision, draft) for draft in (yield from self._drafts(rows))]
             case "f_ret":
                 asked = yield from self._call(
                     "draft", rows, generator, "request", self._asked(rows)
                 )
                 decisions = [gate.by_request(logprobs) for logprobs in asked]
+                yield from self._tell(decisions)
                 pairs = zip(rows, decisions, strict=True)
                 known = [row for row, decision in pairs if not decision.retrieve]
                 drafts = iter((yield from self._drafts(known)))
@@ -203,6 +208,11 @@ class Stages:
                     "draft", rows, generator, "draft", self._asked(rows), gate.settled
                 )
                 return [(gate.by_confidence(draft), draft) for draft in drafts]
+
+    @staticmethod
+    def _tell(decisions: Sequence[Decision]) -> Steps[None]:
+        for row, decision in enumerate(decisions):
+            yield Tell(GateEvent(row, decision))
 
     def _drafts(self, rows: list[int]) -> Steps[Any]:
         """Drafts that will be the answers."""

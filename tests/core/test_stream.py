@@ -195,7 +195,7 @@ def test_a_draft_that_is_the_answer_is_shown(stream: Door) -> None:
     generator = FakeStreamingGenerator(drafts={"When?": Draft("1893", WORDS)})
     pipeline = rag(generator, gate=Gate("never"))
     events = stream(pipeline, "When?")
-    assert outline(events) == ["draft(", "18", "93", ")draft", "Draft", "Gate", "Answer"]
+    assert outline(events) == ["Gate", "draft(", "18", "93", ")draft", "Draft", "Answer"]
     assert text(events) == conclusion(events).text
     assert same(conclusion(events), pipeline.answer("When?"))
     assert [method for method, _ in generator.calls] == ["begin_draft", "draft"]

@@ -103,7 +103,7 @@ async def test_tokens_are_streamed_to_an_event_loop(bundled_rag: OpenRAG) -> Non
 async def test_a_stream_that_is_left_stops_the_model(bundled_rag: OpenRAG) -> None:
     runnable = OpenRAGRunnable(rag=replace(bundled_rag, gate=Gate("never")))
     stream = runnable.stream("Tell me all that you know about bridges.")
-    assert next(stream)["answer"]
+    assert next(piece["answer"] for piece in stream if "answer" in piece)
     stream.close()  # type: ignore[attr-defined]
     task = asyncio.ensure_future(runnable.ainvoke("Tell me all that you know about towers."))
     await asyncio.sleep(0.2)

@@ -79,8 +79,10 @@ class TransformersChat:
         return Texts(self._generator, [prompt], finish, self._visible)
 
     def _prompt(self, conversation: Sequence[Message]) -> Prompt:
-        if not any(one.role != "system" for one in conversation):
-            raise QuestionError("there is nothing to reply to: add a user's message")
+        if not any(one.text.strip() for one in conversation if one.role != "system"):
+            raise QuestionError(
+                "there is nothing to reply to: add a user's message that has a text"
+            )
         ids = self._generator.prompts.replying(conversation)
         return Prompt(ids, self._limit, stop=self._stopped if self._stop else None)
 

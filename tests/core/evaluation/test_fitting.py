@@ -43,7 +43,7 @@ def test_what_was_said_comes_near_to_what_is_right() -> None:
 def test_confidence_that_tells_nothing_gets_one_probability() -> None:
     right = (RANDOM.uniform(0, 1, 2000) < 0.3).tolist()
     for method in ("isotonic", "platt"):
-        curve = fit(CONFIDENCE.tolist(), right, method=method).calibration  # type: ignore[arg-type]
+        curve = fit(CONFIDENCE.tolist(), right, method=method).calibration
         assert curve(0.05) == pytest.approx(0.3, abs=0.12)
         assert curve(0.95) == pytest.approx(0.3, abs=0.12)
     misleading = fit(CONFIDENCE.tolist(), (~RIGHT).tolist(), method="platt").calibration
