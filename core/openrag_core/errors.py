@@ -17,6 +17,7 @@
         - IndexUnreachableError: the Qdrant server does not answer
     - RerankerError: the reranking service refused or did not answer
     - TrainingDataError: questions or rows to train on cannot be used
+    - EvaluationError: examples, or a folder of results, cannot be used
     - CriticError: the critic did not answer, or not in the form that was asked for
 """
 
@@ -87,6 +88,10 @@ class RerankerError(OpenRAGError):
 
 class TrainingDataError(OpenRAGError):
     """Questions or rows to train on cannot be used."""
+
+
+class EvaluationError(OpenRAGError):
+    """Examples, or a folder of results, cannot be used."""
 
 
 class CriticError(OpenRAGError):
