@@ -86,7 +86,7 @@ def _example(where: str, row: Mapping[str, Any], number: int, *, unanswerable: b
             f"{where}: the row has no answer: leave such rows out, or choose a task that asks for "
             "abstention, such as squad_v2"
         )
-    name = str(row.get("id", row.get("_id", number)))
+    name = str(next(i for i in (row.get("id"), row.get("_id"), number) if i is not None))
     passages, gold = layouts.passages(where, row)
     ranked = layouts.are_ranked(row)
     return Example(
@@ -98,7 +98,7 @@ def _example(where: str, row: Mapping[str, Any], number: int, *, unanswerable: b
         choices=choices,
         answer_key=key,
         passages=tuple(passages if ranked else _shuffled(passages, name)),
-        gold=gold,
+        gold=gold if answers else frozenset(),
         short_answers=layouts.short_answers(where, row),
         extra={
             name: value

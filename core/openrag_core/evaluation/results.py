@@ -43,6 +43,7 @@ class Results:
         """Write records, and wait until they are safe on disk."""
         added = list(records)
         lines = "".join(_line(record) for record in added)
+        (self.folder / SUMMARY).unlink(missing_ok=True)  # it would not be of all of them
         with (self.folder / RESULTS).open("ab") as file:
             file.write(lines.encode())
             file.flush()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from time import perf_counter
@@ -64,7 +64,8 @@ def evaluate(  # noqa: PLR0913  (each is named where it is called)
         limit: Most questions, from the first on. It may grow from run to run.
         batch_size: Questions that are answered together, and lost together if the run is stopped.
         settings: What else determines the numbers, such as the model's name; kept with them.
-        progress: Called with how many questions are done, and of how many.
+        progress: Called with how many questions were done since the last call, and of how many;
+            first with those that were there.
 
     Raises:
         EvaluationError: The task, the data or the folder cannot be used; the message says why.
@@ -94,6 +95,11 @@ def evaluate(  # noqa: PLR0913  (each is named where it is called)
         summary = summarise(kept.records)
         kept.conclude(summary)
     return Evaluated(folder, summary, len(rest))
+
+
+def source_of(name: str, data: Path, wanted: Source | None) -> Source:
+    """What will be read, where it was left open; arguments and errors as in `evaluate`."""
+    return _source(data, task(name).read(data), wanted)
 
 
 def describe(rag: OpenRAG) -> dict[str, Any]:
@@ -150,7 +156,7 @@ class _Pass:
         found = {example.question: example.passages for example in self.batch}
         most = max(map(len, found.values()))
         fetch_k = max(self.rag.top_k, most)  # the reranker sees all of them
-        return replace(asked, gate=Gate(), retriever=_Given(found), fetch_k=fetch_k)
+        return replace(asked, gate=Gate(), retriever=GivenRetriever(found), fetch_k=fetch_k)
 
     def _record(
         self,
@@ -217,12 +223,16 @@ class _Prompting:
 
 
 @dataclass(frozen=True, slots=True)
-class _Given:
-    """Finds the passages that came with the questions."""
+class GivenRetriever:
+    """Finds the passages that came with the questions.
 
-    passages: Mapping[str, Sequence[Passage]]
+    Without any, it is what a pipeline is made with that reads from no index.
+    """
+
+    passages: Mapping[str, Sequence[Passage]] = field(default_factory=dict)
 
     def retrieve(self, questions: Sequence[str], top_k: int) -> list[list[Passage]]:
+        """Those of each question, in their order."""
         return [list(self.passages[question][:top_k]) for question in questions]
 
 
