@@ -128,9 +128,9 @@ def _reranked(passages: PassageIndex, asked: Sequence[Query]) -> dict[str, dict[
 
 def _show(title: str, table: dict[str, dict[str, float]]) -> None:
     sys.stdout.flush()
-    print(f"\n{title:34}" + "".join(f"{name:>11}" for name in METRICS))
+    print(f"\n{title:34}" + "".join(f"{name:>13}" for name in METRICS))
     for name, values in table.items():
-        print(f"{name:34}" + "".join(f"{values[metric]:11.3f}" for metric in METRICS))
+        print(f"{name:34}" + "".join(f"{values[metric]:13.3f}" for metric in METRICS))
 
 
 if __name__ == "__main__":

@@ -42,6 +42,13 @@ def rag() -> OpenRAG:
     return OpenRAG(generator, FakeRetriever([]), reranker=FakeReranker({"a": 0.1, "b": 0.9}))
 
 
+class ChainedRetriever(FakeRetriever):
+    """One that finds chains, in principle."""
+
+    def extend(self, questions: Any, chains: Any, top_k: int) -> Any:  # noqa: ANN401
+        raise NotImplementedError
+
+
 def results(folder: Path) -> list[dict[str, Any]]:
     """Without the times, which differ."""
     _, records = read_results(folder)
@@ -275,6 +282,9 @@ def test_two_runs_do_not_share_a_folder(rag: OpenRAG, data: Path, tmp_path: Path
 def test_settings_that_cannot_be_are_refused(rag: OpenRAG, data: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="at least 1; got batch_size=0"):
         evaluate(rag, "popqa", data, tmp_path / "out", batch_size=0)
+    chained = replace(rag, retriever=ChainedRetriever([]), hops=2)
+    with pytest.raises(ConfigError, match="hops=2 looks for passages in an index"):
+        evaluate(chained, "popqa", data, tmp_path / "out")
     with pytest.raises(ConfigError, match="one of given, index, none; got 'all'"):
         evaluate(rag, "popqa", data, tmp_path / "out", passages="all")  # type: ignore[arg-type]
     bare = tmp_path / "bare.jsonl"
