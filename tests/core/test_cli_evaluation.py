@@ -98,7 +98,7 @@ def test_what_determines_the_numbers_is_kept_and_no_key(openrag: Run, tmp_path: 
     assert "secret" not in text
     kept = json.loads(text)["settings"]
     assert kept["model"] == str(tmp_path)
-    assert kept["weights"]  # of all files in there
+    assert kept["model_sha256"]  # of all files in there
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,6 @@ _SHOWN = (
     "instruction",
     "encoder",
     "reranker",
-    "min_relevance",
 )
 _OF_THE_INDEX = ("index", "qdrant_url", "collection", "language", "tenant")
 
@@ -169,14 +168,14 @@ def _pipeline(settings: Settings, *, reads_index: bool) -> tuple[OpenRAG, dict[s
     from openrag_core.evaluation.run import GivenRetriever  # noqa: PLC0415
 
     given = asdict(settings)
-    described = {name: given[name] for name in _SHOWN} | {"weights": _weights(settings)}
+    described = {name: given[name] for name in _SHOWN} | {"model_sha256": _weights(settings)}
     if not reads_index:
         return build(settings, retriever=GivenRetriever()), described
     passages = open_index(settings, must_exist=True)
     store = passages.store
     described |= {name: str(given[name]) for name in _OF_THE_INDEX}
-    described |= {"search": given["search"], "passages": passages.count()}
-    described |= {"made": dict(store.description or {})}
+    described |= {"search": given["search"], "index_passages": passages.count()}
+    described |= {"index_made": dict(store.description or {})}
     return build(settings, retriever=passages), described
 
 

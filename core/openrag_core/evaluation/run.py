@@ -17,8 +17,8 @@ from openrag_core import __version__
 from openrag_core.errors import ConfigError, EvaluationError
 from openrag_core.evaluation import results
 from openrag_core.evaluation.examples import Example
-from openrag_core.evaluation.summary import summarise
-from openrag_core.evaluation.tasks import Task, task
+from openrag_core.evaluation.summary import WAYS, Way, summarise
+from openrag_core.evaluation.tasks import Said, Task, task
 from openrag_core.gate import Gate, f_meanp, f_minp, f_ret
 from openrag_core.pipeline import OpenRAG
 from openrag_core.ports import Generator, Settled
@@ -167,7 +167,7 @@ class _Pass:
         reading: Answer | None,
     ) -> results.Record:
         draft = memory.draft or Draft("", ())
-        said = {"memory": self.task.said(example, memory)}
+        said: dict[Way, Said] = {"memory": self.task.said(example, memory)}
         if reading is not None:
             said["reading"] = self.task.said(example, reading)
         return {
@@ -185,7 +185,9 @@ class _Pass:
             },
             "reading": None if reading is None else self._reading(reading),
             "signals": {"f_minp": f_minp(draft), "f_meanp": f_meanp(draft), "f_ret": request},
-            "scores": {way: self.task.scores(one, example) for way, one in said.items()},
+            "scores": {
+                way: self.task.scores(said[way], example) if way in said else {} for way in WAYS
+            },
             "metric": self.task.metric,
             "extra": {**example.extra, "said": {way: one.text for way, one in said.items()}},
         }
