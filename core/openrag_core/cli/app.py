@@ -19,6 +19,7 @@ from openrag_core.build import Settings, build, open_index, open_store
 from openrag_core.cli import render
 from openrag_core.cli.console import err, out
 from openrag_core.cli.evaluation import evaluate
+from openrag_core.cli.judging import judge, synthesize
 from openrag_core.cli.models import convert, upcycle
 from openrag_core.cli.options import (
     DEFAULT,
@@ -63,6 +64,8 @@ app.command()(convert)
 app.add_typer(data_app, name="data")
 app.command()(train)
 app.command("eval")(evaluate)
+app.command()(judge)
+data_app.command()(synthesize)
 
 INTERRUPTED = 130
 

@@ -62,6 +62,9 @@ class Usage:
         return (self.prompt_tokens * price.prompt + self.new_tokens * price.new) / 1e6
 
 
+FREE, NOTHING = Price(), Usage()
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome(Generic[_Result]):
     """What came of asking for JSON."""
@@ -70,9 +73,9 @@ class Outcome(Generic[_Result]):
     """None where there was no reply, or none that could be read."""
     failure: str = ""
     """Why there is none."""
-    usage: Usage = Usage()
+    usage: Usage = NOTHING
     """Of all replies, whenever they were given."""
-    paid: Usage = Usage()
+    paid: Usage = NOTHING
     """Of the replies that were given now; the others came from the cache."""
 
 
@@ -132,13 +135,13 @@ class ChatClient:
             read: Makes the result of the object; raises ValueError for one that is of no use.
         """
         messages, failure = tuple(conversation), ""
-        usage = paid = Usage()
+        usage = paid = NOTHING
         for _ in range(self._attempts):
             try:
                 text, used, fresh = yield Call(self, "ask", (messages,))
             except _RequestError as error:
                 return Outcome(None, str(error), usage, paid)
-            usage, paid = usage + used, paid + (used if fresh else Usage())
+            usage, paid = usage + used, paid + (used if fresh else NOTHING)
             try:
                 return Outcome(read_json(text, read), "", usage, paid)
             except ValueError as error:
@@ -156,10 +159,10 @@ class ChatClient:
         if kept := self._kept(conversation):
             return kept
         try:
-            (reply,) = self._retrying.copy()(self._chat.reply, [conversation])
+            replies: list[Reply] = self._retrying.copy()(self._chat.reply, [conversation])
         except Exception as error:  # models of any make fail in any way
             raise self._failure(error) from error
-        return self._keep(conversation, reply)
+        return self._keep(conversation, replies[0])
 
     async def aask(self, conversation: Sequence[Message]) -> tuple[str, Usage, bool]:
         """The same; the event loop goes on."""
@@ -169,10 +172,10 @@ class ChatClient:
         if kept := self._kept(conversation):
             return kept
         try:
-            (reply,) = await self._aretrying.copy()(areply, [conversation])
+            replies: list[Reply] = await self._aretrying.copy()(areply, [conversation])
         except Exception as error:
             raise self._failure(error) from error
-        return self._keep(conversation, reply)
+        return self._keep(conversation, replies[0])
 
     def gather(
         self, jobs: Sequence[Steps[_Result]], progress: Callable[[int], None]

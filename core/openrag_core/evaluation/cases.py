@@ -1,4 +1,4 @@
-"""What is judged, or handed to others who judge: an answer with what is known about its question."""
+"""What is judged: an answer with what is known about its question."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from openrag_core.cache import JsonCache
 from openrag_core.conversation import ChatModel, Message
-from openrag_core.evaluation.asking import ChatClient, Outcome, Price, Usage
+from openrag_core.evaluation.asking import FREE, NOTHING, ChatClient, Outcome, Price, Usage
 from openrag_core.evaluation.cases import Case, Way, cases_of
 from openrag_core.evaluation.rubrics import RUBRICS, Rubric, Verdict, check_rubrics
 from openrag_core.steps import Call, Steps, arun, run
@@ -46,7 +46,7 @@ class Judged:
     """Of all requests that the judgements rest on, each counted once, whenever it was made."""
     paid: Usage
     """Of those that were made now; the others were in the cache."""
-    price: Price = Price()
+    price: Price = FREE
 
     def summary(self) -> dict[str, Any]:
         """By rubric: how many were graded, failed and skipped, their mean and grades; the cost."""
@@ -90,7 +90,7 @@ class Judge:
             a name.
     """
 
-    def __init__(  # noqa: PLR0913  (each is named where it is called)
+    def __init__(
         self,
         chat: ChatModel,
         rubrics: Rubric | Sequence[Rubric] = RUBRICS,
@@ -103,7 +103,7 @@ class Judge:
         longest_pause: float = 60.0,
     ) -> None:
         self.rubrics = check_rubrics(rubrics)
-        self.price = price or Price()
+        self.price = price or FREE
         self._client = ChatClient(
             chat,
             name=name,
@@ -156,8 +156,8 @@ class Judge:
         found = dict(zip(asked, outcomes, strict=True))
         return Judged(
             tuple(_judgement(case, rubric, found) for case, rubric in pairs),
-            usage=reduce(add, (one.usage for one in outcomes), Usage()),
-            paid=reduce(add, (one.paid for one in outcomes), Usage()),
+            usage=reduce(add, (one.usage for one in outcomes), NOTHING),
+            paid=reduce(add, (one.paid for one in outcomes), NOTHING),
             price=self.price,
         )
 

@@ -156,5 +156,3 @@ def check_rubrics(rubrics: Rubric | Sequence[Rubric]) -> tuple[Rubric, ...]:
     if not names or len(set(names)) < len(names):
         raise ConfigError(f"rubrics must be at least one, each of its own name; got {names}")
     return chosen
-
-
