@@ -189,6 +189,7 @@ class ChatClient:
         Returns:
             What each came to, in their order.
         """
+        self._failed = 0
         pool = ThreadPoolExecutor(self.concurrency, thread_name_prefix="openrag-chat")
         try:
             futures = [pool.submit(copy_context().run, run, job) for job in jobs]
@@ -203,6 +204,7 @@ class ChatClient:
         self, jobs: Sequence[Steps[_Result]], progress: Callable[[int], None]
     ) -> list[_Result]:
         """The same, in this event loop."""
+        self._failed = 0
         limit = asyncio.Semaphore(self.concurrency)
 
         async def take(job: Steps[_Result]) -> _Result:

@@ -57,6 +57,8 @@ def _objects(text: str) -> Iterator[dict[str, Any]]:
         try:
             content, end = JSONDecoder().raw_decode(text, start)
             yield content
-        except (ValueError, RecursionError):
+        except ValueError:
             end = start + 1
+        except RecursionError:  # nobody asked for that
+            return
         start = text.find("{", end)

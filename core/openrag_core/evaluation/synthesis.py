@@ -33,13 +33,11 @@ from openrag_core.words import normalised
 if TYPE_CHECKING:
     from openrag_core.retrieval import PassageIndex
 
+_TEXT = "(?:passage|text|document|excerpt|extract|paragraph|article|context|section)s?"
 _REFERRING = re.compile(
-    r"\b(?:(?:this|these|the (?:above|following|given|provided|present))\s+(?:\w+\s+)?"
-    r"(?:passages?|texts?|documents?|excerpts?|paragraphs?|articles?|contexts?|sections?|extracts?)"
-    r"|(?:the|in) (?:passage|text|excerpt|paragraph|context)\b"
-    r"|(?:according to|mentioned in|described in|stated in) (?:the|this) "
-    r"(?:document|article|section|extract|author)"
-    r"|(?:above|below)[- ]mentioned|mentioned above)",
+    rf"\b(?:(?:this|these|provided|given|following|above|preceding) {_TEXT}"
+    rf"|(?:in|to|by|from) the {_TEXT}|{_TEXT} (?:above|below)|the passage(?! of)"
+    r"|mentioned (?:above|below)|(?:above|below)[- ]mentioned)\b",
     re.IGNORECASE,
 )
 
