@@ -87,6 +87,7 @@ def test_an_answer_without_a_run_is_a_case_too() -> None:
     assert case == Case("1", "Who?", "Ana", ("Ana Tolvik",), *[("Velora\nAna did.",)] * 2)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # theirs, of each other
 @pytest.mark.skipif(find_spec("deepeval") is None, reason=f"deepeval is {ALONE}")
 def test_deepeval_takes_them() -> None:
     cases = to_deepeval(RECORDS)
@@ -98,6 +99,8 @@ def test_deepeval_takes_them() -> None:
     assert ExactMatchMetric().measure(cases[0]) == 0
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # theirs, of each other
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # it leaves files
 @pytest.mark.skipif(find_spec("ragas") is None, reason=f"ragas is {ALONE}")
 def test_ragas_takes_them() -> None:
     dataset = to_ragas(RECORDS)

@@ -183,8 +183,7 @@ async def test_a_service_that_is_down_ends_the_run_and_what_it_said_is_kept(
 
 def test_an_interrupted_run_goes_on_and_pays_nothing_twice(tmp_path: Path) -> None:
     cache = tmp_path / "cache.jsonl"
-    replies = [GOOD, BAD, GOOD, KeyboardInterrupt()]
-    first = ScriptedChat(in_turn(*replies))
+    first = ScriptedChat(in_turn(GOOD, BAD, GOOD, KeyboardInterrupt()))
     with pytest.raises(KeyboardInterrupt):
         judge(first, concurrency=1, cache=JsonCache(cache)).judge(cases(4))
     second = ScriptedChat(lambda _: GOOD)
