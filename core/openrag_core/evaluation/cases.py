@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from openrag_core.errors import EvaluationError
+from openrag_core.evaluation.summary import Way
 from openrag_core.records import Answer
 from openrag_core.verdict import NOT_TOLD
-
-Way = Literal["memory", "reading"]
 
 
 @dataclass(frozen=True, slots=True)

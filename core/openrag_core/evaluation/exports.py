@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from openrag_core._extras import need
-from openrag_core.evaluation.cases import Case, Way, cases_of
+from openrag_core.evaluation.cases import Case, cases_of
+from openrag_core.evaluation.summary import Way
 
 if TYPE_CHECKING:
     from deepeval.test_case import LLMTestCase

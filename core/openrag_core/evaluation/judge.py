@@ -13,8 +13,9 @@ from typing import Any, Literal
 from openrag_core.cache import JsonCache
 from openrag_core.conversation import ChatModel, Message
 from openrag_core.evaluation.asking import FREE, NOTHING, ChatClient, Outcome, Price, Usage
-from openrag_core.evaluation.cases import Case, Way, cases_of
+from openrag_core.evaluation.cases import Case, cases_of
 from openrag_core.evaluation.rubrics import RUBRICS, Rubric, Verdict, check_rubrics
+from openrag_core.evaluation.summary import Way
 from openrag_core.steps import Call, Steps, arun, run
 
 Progress = Callable[[int, int], None]
