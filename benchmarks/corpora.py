@@ -6,12 +6,12 @@ Everything is read from $OPENRAG_TEST_DATA; indexes and vectors are kept in `.op
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from squad import rows
 
 from openrag_core.build import Settings, open_index
+from openrag_core.evaluation import Query
 from openrag_core.retrieval import (
     Contextualizer,
     Document,
@@ -25,16 +25,6 @@ FOLDER = Path(".openrag-corpora")
 CORPORA = {"squad": "corpus_squad_dev", "scifact": "scifact_corpus", "wiki": "corpus_wiki_eval"}
 WIKI = ("nq_qed_dev", "popqa_passages_dev", "2wiki_dev")
 CONTEXTS: Mapping[str, Contextualizer] = {"title": TitleContext(), "none": NoContext()}
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """A question with its relevance judgements."""
-
-    id: str
-    text: str
-    relevant: Mapping[str, int]
-    """Grades by document."""
 
 
 def documents(corpus: str) -> Iterator[Document]:
@@ -53,21 +43,21 @@ def index(corpus: str, context: str = "title") -> PassageIndex:
     return made
 
 
-def questions(corpus: str) -> list[Asked]:
+def questions(corpus: str) -> list[Query]:
     """Those of a corpus."""
     if corpus == "scifact":
         return [
-            Asked(str(row["id"]), row["question"], row["qrels"])
+            Query(str(row["id"]), row["question"], row["qrels"])
             for row in rows("scifact_queries_qrels")
         ]
     if corpus == "squad":
         ids = {row["text"]: row["id"] for row in rows(CORPORA[corpus])}
         return [
-            Asked(row["id"], row["question"], {ids[row["gold"][0]["text"]]: 1})
+            Query(row["id"], row["question"], {ids[row["gold"][0]["text"]]: 1})
             for row in rows("squad_v11_dev")
         ]
     return [
-        Asked(f"{name} {row['id']}", row["question"], dict.fromkeys(row["gold_ids"], 1))
+        Query(f"{name} {row['id']}", row["question"], dict.fromkeys(row["gold_ids"], 1))
         for name in WIKI
         for row in rows(name)
     ]

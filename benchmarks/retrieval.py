@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import json
 import sys
-import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
-from corpora import CONTEXTS, CORPORA, Asked, index, questions
+from corpora import CONTEXTS, CORPORA, index, questions
 
 from openrag_core.build import Settings, build
+from openrag_core.evaluation import Query, score_rankings
+from openrag_core.evaluation.retrieval import METRICS, documents
 from openrag_core.ports import Reranker
 from openrag_core.records import Passage
 from openrag_core.reranking.mixture import MixtureReranker
@@ -26,8 +28,6 @@ from openrag_core.reranking.scored import best_first
 from openrag_core.retrieval import PassageIndex
 from openrag_core.search import SearchOptions
 
-warnings.filterwarnings("ignore", module="ranx")
-METRICS = ("recall@1", "recall@5", "recall@10", "ndcg@10", "mrr@10")
 SEARCHES = {
     "dense": SearchOptions(mode="dense", max_per_document=1),
     "BM25": SearchOptions(mode="sparse", max_per_document=1),
@@ -41,20 +41,10 @@ JUDGED = 50  # questions, by the generator
 FILE = Path(__file__).with_suffix(".json")
 
 
-def measure(asked: Sequence[Asked], found: Sequence[Sequence[Passage]]) -> dict[str, float]:
-    """Mean of each metric, by ranx."""
-    from ranx import Qrels, Run, evaluate  # noqa: PLC0415  (it compiles for seconds)
-
-    qrels = Qrels({one.id: dict(one.relevant) for one in asked})
-    run = Run(
-        {
-            one.id: {p.metadata["doc_id"]: 1.0 / rank for rank, p in enumerate(own, start=1)}
-            or {"": 0.0}
-            for one, own in zip(asked, found, strict=True)
-        }
-    )
-    values = evaluate(qrels, run, list(METRICS))
-    return {name: round(float(value), 4) for name, value in values.items()}
+def measure(asked: Sequence[Query], found: Sequence[Sequence[Passage]]) -> dict[str, float]:
+    """Mean of each metric."""
+    scores = score_rankings(asked, [documents(own) for own in found])
+    return {name: round(fmean(values), 4) for name, values in scores.items()}
 
 
 class Remembered:
@@ -122,7 +112,7 @@ def _tables(corpus: str) -> Iterator[tuple[str, dict[str, dict[str, float]]]]:
         passages.close()
 
 
-def _reranked(passages: PassageIndex, asked: Sequence[Asked]) -> dict[str, dict[str, float]]:
+def _reranked(passages: PassageIndex, asked: Sequence[Query]) -> dict[str, dict[str, float]]:
     table = {}
     step = max(1, len(asked) // RERANKED)
     spread = asked[::step][:RERANKED]  # files hold one topic after the other
@@ -138,9 +128,9 @@ def _reranked(passages: PassageIndex, asked: Sequence[Asked]) -> dict[str, dict[
 
 def _show(title: str, table: dict[str, dict[str, float]]) -> None:
     sys.stdout.flush()
-    print(f"\n{title:34}" + "".join(f"{name:>11}" for name in METRICS))
+    print(f"\n{title:34}" + "".join(f"{name:>13}" for name in METRICS))
     for name, values in table.items():
-        print(f"{name:34}" + "".join(f"{values[metric]:11.3f}" for metric in METRICS))
+        print(f"{name:34}" + "".join(f"{values[metric]:13.3f}" for metric in METRICS))
 
 
 if __name__ == "__main__":

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from openrag_core.build import Settings, open_index
+from openrag_core.evaluation.metrics import normalised_match
 from openrag_core.records import Passage
 from openrag_core.retrieval import PassageIndex
 from openrag_core.retrieval.documents import Document, Section
-from openrag_core.training.knowledge import normalised
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Question:
 
     def answered_by(self, text: str) -> bool:
         """Whether an answer stands in the text, both normalised as in the official script."""
-        return any(normalised(answer) in normalised(text) for answer in self.answers)
+        return bool(normalised_match(text, self.answers))
 
 
 def rows(name: str) -> list[dict[str, Any]]:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -26,13 +25,13 @@ from scipy.stats import bootstrap
 from squad import index, rows
 
 from openrag_core.build import Settings, build
+from openrag_core.evaluation.metrics import exact_match, f1, normalised_match
 from openrag_core.model import TransformersGenerator, load
 from openrag_core.model.checkpoints.dense import dense_folder
 from openrag_core.records import Evidence, Passage, Written
 from openrag_core.reflection import RELEVANCE, SUPPORT, ScoreWeights
 from openrag_core.scoring import rank
 from openrag_core.training import read_rows, without_reflection, write_rows
-from openrag_core.training.knowledge import normalised
 
 QUESTIONS = 512
 TOP_K = 5
@@ -80,7 +79,11 @@ def _closed(generator: TransformersGenerator, task: str) -> Scores:
     data = rows(task)[:QUESTIONS]
     drafts = generator.draft([row["question"] for row in data])
     pairs = zip(drafts, data, strict=True)
-    return {f"{task} closed match": [_match(draft.text, row["answers"]) for draft, row in pairs]}
+    return {
+        f"{task} closed match": [
+            normalised_match(draft.text, row["answers"]) for draft, row in pairs
+        ]
+    }
 
 
 def _retrieved(generator: TransformersGenerator, *, reflects: bool) -> Scores:
@@ -97,7 +100,7 @@ def _retrieved(generator: TransformersGenerator, *, reflects: bool) -> Scores:
     found = reranker.rerank(asked, passages.retrieve(asked, 20), TOP_K)
     scores = {
         "squad_v11_dev found in five": [
-            float(any(_match(p.text, row["answers"]) for p in own))
+            float(any(normalised_match(p.text, row["answers"]) for p in own))
             for row, own in zip(data, found, strict=True)
         ]
     }
@@ -177,23 +180,9 @@ def _passages(texts: Iterable[Mapping[str, str]]) -> tuple[Passage, ...]:
 def _scored(key: str, data: Sequence[Mapping[str, Any]], texts: list[str]) -> Scores:
     pairs = [(text.strip(), row["answers"]) for text, row in zip(texts, data, strict=True)]
     return {
-        f"{key} F1": [max(_f1(text, answer) for answer in own) for text, own in pairs],
-        f"{key} EM": [
-            float(any(normalised(text) == normalised(answer) for answer in own))
-            for text, own in pairs
-        ],
+        f"{key} F1": [f1(text, own) for text, own in pairs],
+        f"{key} EM": [exact_match(text, own) for text, own in pairs],
     }
-
-
-def _f1(text: str, answer: str) -> float:
-    """Of the words, as in SQuAD's official script."""
-    said, right = normalised(text).split(), normalised(answer).split()
-    shared = sum((Counter(said) & Counter(right)).values())
-    return 2 * shared / (len(said) + len(right)) if shared else float(said == right)
-
-
-def _match(text: str, answers: Sequence[str]) -> float:
-    return float(any(normalised(answer) in normalised(text) for answer in answers))
 
 
 class _Nothing:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from hashlib import sha256
-
 from langchain_core.language_models import BaseChatModel
 
+from langchain_openrag.ports import model_name
 from openrag_core.training import ChatCritic
 
 
@@ -20,5 +19,4 @@ def chat_model_critic(model: BaseChatModel, *, attempts: int = 5) -> ChatCritic:
     def ask(prompt: str) -> str:
         return str(model.invoke(prompt).text)
 
-    settings = sha256(model._get_llm_string().encode()).hexdigest()[:12]
-    return ChatCritic(ask, name=f"{model._llm_type} {settings}", attempts=attempts)
+    return ChatCritic(ask, name=model_name(model), attempts=attempts)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
+from hashlib import sha256
 
 from langchain_core.documents import BaseDocumentCompressor, Document
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
-from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables import Runnable, RunnableBinding, RunnableConfig
 
 from langchain_openrag.documents import to_document, to_passage
 from openrag_core import Message, Passage, Token
@@ -92,6 +93,16 @@ class LangChainChat:
     def __init__(self, model: BaseChatModel | Runnable[list[BaseMessage], AIMessage]) -> None:
         self._model = model
 
+    @property
+    def name(self) -> str | None:
+        """Kind and settings of the model, under which its replies are kept; None of a chain."""
+        match self._model:
+            case BaseChatModel() as model:
+                return model_name(model)
+            case RunnableBinding(bound=BaseChatModel() as model, kwargs=settings):
+                return model_name(model, **settings)
+        return None
+
     def reply(self, conversations: Sequence[Sequence[Message]]) -> list[Reply]:
         """One reply to each conversation."""
         messages = [_messages(one) for one in conversations]
@@ -101,6 +112,12 @@ class LangChainChat:
         """The same; the event loop goes on."""
         messages = [_messages(one) for one in conversations]
         return [_reply(message) for message in await self._model.abatch(messages, _UNSEEN)]  # type: ignore[arg-type]
+
+
+def model_name(model: BaseChatModel, **settings: object) -> str:
+    """What tells a chat model from others: its kind, and a hash of its settings without secrets."""
+    digest = sha256(model._get_llm_string(**settings).encode()).hexdigest()[:12]  # type: ignore[arg-type]
+    return f"{model._llm_type} {digest}"
 
 
 def _passages(documents: Sequence[Document], top_k: int) -> list[Passage]:

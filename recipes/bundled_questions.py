@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from openrag_core.training import Question, Text, write_json_lines, write_questions
-from openrag_core.training.knowledge import normalised
+from openrag_core.words import normalised
 
 SINGLE = {"squad_v11_train": 9000, "nq_qed_train": 4500}
 CHAINS = {

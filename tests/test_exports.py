@@ -7,6 +7,7 @@ import pytest
 
 PACKAGES = [
     "openrag_core",
+    "openrag_core.evaluation",
     "openrag_core.model",
     "openrag_core.retrieval",
     "openrag_core.training",

@@ -76,6 +76,7 @@ def test_core_loads_no_torch_where_everything_is_installed() -> None:
     [
         ("openrag_core.model", "model"),
         ("openrag_core.retrieval", "qdrant"),
+        ("openrag_core.evaluation", "eval"),
         ("langchain_openrag", "langchain"),
         ("llamaindex_openrag", "llama-index"),
     ],

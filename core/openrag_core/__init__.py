@@ -16,6 +16,7 @@ from openrag_core.conversation import (
     Reply,
 )
 from openrag_core.errors import (
+    ChatModelError,
     CheckpointError,
     ConfigError,
     CriticError,
@@ -53,6 +54,7 @@ __all__ = [
     "ChatCondenser",
     "ChatGenerator",
     "ChatModel",
+    "ChatModelError",
     "CheckpointError",
     "Condenser",
     "ConfigError",

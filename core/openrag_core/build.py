@@ -55,6 +55,8 @@ class Settings:
     """Most tokens that run through the generator at once; what bounds its memory."""
     max_new_tokens: int = 64
     """Longest answer, in tokens."""
+    instruction: str | None = None
+    """For trained models: put in front of every prompt, for instance how long an answer to give."""
     index: Path = Path(".openrag")
     """Folder of the embedded index; without effect where `qdrant_url` is set."""
     qdrant_url: str | None = None
@@ -209,6 +211,7 @@ def _generator(settings: Settings) -> TransformersGenerator:
         tokenizer,
         max_new_tokens=settings.max_new_tokens,
         max_batch_tokens=settings.max_batch_tokens,
+        instruction=settings.instruction,
     )
 
 

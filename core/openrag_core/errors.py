@@ -19,6 +19,7 @@
     - TrainingDataError: questions or rows to train on cannot be used
     - EvaluationError: examples, or a folder of results, cannot be used
     - CriticError: the critic did not answer, or not in the form that was asked for
+    - ChatModelError: a chat model that judges or writes questions fails again and again
 """
 
 
@@ -96,3 +97,7 @@ class EvaluationError(OpenRAGError):
 
 class CriticError(OpenRAGError):
     """The critic did not answer, or not in the form that was asked for."""
+
+
+class ChatModelError(OpenRAGError):
+    """A chat model that judges or writes questions fails again and again."""

@@ -1,4 +1,4 @@
-"""The command line: openrag index | ask | upcycle | convert | data | train | info | weights."""
+"""The command line: openrag index | ask | eval | judge | data | train | convert | info and more."""
 
 from __future__ import annotations
 

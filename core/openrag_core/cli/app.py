@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 from rich.markup import escape
@@ -18,14 +18,38 @@ from openrag_core import __version__, weights
 from openrag_core.build import Settings, build, open_index, open_store
 from openrag_core.cli import render
 from openrag_core.cli.console import err, out
+from openrag_core.cli.evaluation import evaluate
+from openrag_core.cli.judging import judge, synthesize
 from openrag_core.cli.models import convert, upcycle
+from openrag_core.cli.options import (
+    DEFAULT,
+    Backend,
+    Base,
+    Collection,
+    Device,
+    Dtype,
+    Encoder,
+    Evidence,
+    HopCount,
+    Index,
+    Language,
+    MaxNewTokens,
+    MinRelevance,
+    Model,
+    QdrantKey,
+    QdrantUrl,
+    RerankerName,
+    Search,
+    Tenant,
+    TopK,
+    hops_of,
+)
 from openrag_core.cli.training import data_app, train
 from openrag_core.conversation import check_questions
 from openrag_core.errors import ConfigError, DocumentError, FilterError, OpenRAGError
 from openrag_core.filters import Filter, from_dict
-from openrag_core.pipeline import check_hops
-from openrag_core.records import EvidenceMode, GateMode, Hops
-from openrag_core.search import SearchMode, SearchOptions
+from openrag_core.records import GateMode
+from openrag_core.search import SearchOptions
 
 app = typer.Typer(
     name="openrag",
@@ -39,29 +63,10 @@ app.command()(upcycle)
 app.command()(convert)
 app.add_typer(data_app, name="data")
 app.command()(train)
+app.command("eval")(evaluate)
+app.command()(judge)
+data_app.command()(synthesize)
 
-Index = Annotated[
-    Path, typer.Option("--index", envvar="OPENRAG_INDEX", help="Folder of the embedded index.")
-]
-QdrantUrl = Annotated[
-    str | None,
-    typer.Option(envvar="QDRANT_URL", help="Use a Qdrant server instead of the embedded index."),
-]
-QdrantKey = Annotated[
-    str | None, typer.Option("--qdrant-api-key", envvar="QDRANT_API_KEY", help="Of the server.")
-]
-Collection = Annotated[str, typer.Option(help="Name of the collection on the server.")]
-Encoder = Annotated[str, typer.Option(help="Dense encoder: bundled, or a folder or name.")]
-Language = Annotated[
-    str | None,
-    typer.Option(help="Of the documents, for word search; english for a new index."),
-]
-Tenant = Annotated[str | None, typer.Option(help="Whose documents, where several share an index.")]
-Backend = Annotated[
-    Literal["torch", "openvino"],
-    typer.Option("--encoder-backend", help="openvino is faster on CPUs (extra: fast)."),
-]
-DEFAULT = Settings()
 INTERRUPTED = 130
 
 
@@ -203,41 +208,21 @@ def ask(
     question: Annotated[str, typer.Argument(help="In your own words.")],
     gate: Annotated[GateMode, typer.Option(help="What decides to retrieve.")] = DEFAULT.gate,
     threshold: Annotated[float, typer.Option(help="Of the gate, in [0, 1].")] = DEFAULT.threshold,
-    evidence: Annotated[
-        EvidenceMode, typer.Option(help="One answer from each passage, or one from all of them.")
-    ] = DEFAULT.evidence,
-    hops: Annotated[
-        str, typer.Option(help="Passages in a chain to answer from: a number, or auto.")
-    ] = str(DEFAULT.hops),
-    top_k: Annotated[
-        int, typer.Option(help="Passages, or chains, to answer from.")
-    ] = DEFAULT.top_k,
+    evidence: Evidence = DEFAULT.evidence,
+    hops: HopCount = str(DEFAULT.hops),
+    top_k: TopK = DEFAULT.top_k,
     filter_: Annotated[
         str | None,
         typer.Option("--filter", help='As JSON: {"metadata.year": {"$gte": 2020}}.'),
     ] = None,
-    search: Annotated[
-        SearchMode, typer.Option(help="By meaning (dense), by words (sparse), or both.")
-    ] = DEFAULT.search.mode,
-    min_relevance: Annotated[
-        float | None, typer.Option(help="Below it, a passage is not believed.")
-    ] = None,
-    reranker: Annotated[
-        str,
-        typer.Option(
-            help="maxsim, reflection, cohere, none, or a cross-encoder's folder or name; "
-            "joined by +."
-        ),
-    ] = DEFAULT.reranker,
-    model: Annotated[
-        str, typer.Option(envvar="OPENRAG_MODEL", help="bundled, or a folder or name.")
-    ] = DEFAULT.model,
-    base: Annotated[
-        str | None, typer.Option(help="Of an adapter-only checkpoint, if it was moved.")
-    ] = None,
-    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16, float16 or auto.")] = None,
-    device: Annotated[str | None, typer.Option(help="Such as cpu or cuda.")] = None,
-    max_new_tokens: Annotated[int, typer.Option(help="Longest answer.")] = DEFAULT.max_new_tokens,
+    search: Search = DEFAULT.search.mode,
+    min_relevance: MinRelevance = None,
+    reranker: RerankerName = DEFAULT.reranker,
+    model: Model = DEFAULT.model,
+    base: Base = None,
+    dtype: Dtype = None,
+    device: Device = None,
+    max_new_tokens: MaxNewTokens = DEFAULT.max_new_tokens,
     index: Index = DEFAULT.index,
     qdrant_url: QdrantUrl = None,
     qdrant_api_key: QdrantKey = None,
@@ -267,7 +252,7 @@ def ask(
         gate=gate,
         threshold=threshold,
         evidence=evidence,
-        hops=_hops(hops),
+        hops=hops_of(hops),
         top_k=top_k,
         min_relevance=min_relevance,
         tenant=tenant,
@@ -287,16 +272,6 @@ def ask(
     out.print(render.answer(answer))
     if explain:
         out.print(render.explanation(answer))
-
-
-def _hops(text: str) -> Hops:
-    if text == "auto":
-        return "auto"
-    try:
-        return int(text)
-    except ValueError:
-        check_hops(text)  # type: ignore[arg-type]  # it says what is wrong
-        raise
 
 
 def _filter(text: str | None) -> Filter | None:

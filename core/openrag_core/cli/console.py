@@ -1,6 +1,31 @@
 """Where the command line writes to: results to `out`, progress and errors to `err`."""
 
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import Lock
+from typing import Any
+
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 out = Console()
 err = Console(stderr=True)
+
+
+@contextmanager
+def progress() -> Iterator[Callable[[str, int, int], None]]:
+    """One bar per stage, made when it begins."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    bars: dict[str, Any] = {}
+    lock = Lock()
+    with Progress(*columns, TimeElapsedColumn(), console=err) as shown:
+
+        def advance(stage: str, done: int, total: int) -> None:
+            with lock:  # critics are asked by several threads
+                if stage not in bars:
+                    bars[stage] = shown.add_task(stage, total=total or None)
+                shown.advance(bars[stage], done)
+
+        yield advance

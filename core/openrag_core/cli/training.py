@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
 from hashlib import sha256
 from pathlib import Path
-from threading import Lock
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from openrag_core.build import Settings, open_index
 from openrag_core.cli import render_training as render
-from openrag_core.cli.console import err, out
-from openrag_core.errors import ConfigError
+from openrag_core.cli.console import err, out, progress
+from openrag_core.cli.loading import load_object
 
 if TYPE_CHECKING:
     from openrag_core.retrieval import PassageIndex
@@ -60,7 +55,7 @@ def build(
     mix = training.Mix(gold=gold, mixed=mixed, distractor=distractor, window=window, seed=seed)
     read = [question for file in questions for question in training.read_questions(file)]
     helpers = _helpers(output, mine=mine, base=base, critic=critic)
-    with _progress() as advance:
+    with progress() as advance:
         made = training.build_dataset(
             read, mix, helpers, min_no_retrieval=min_no_retrieval, progress=advance
         )
@@ -124,38 +119,11 @@ def _index(passages: Mapping[str, Text], folder: Path) -> PassageIndex:
             digest = sha256(f"{passage.title}\n{passage.text}".encode()).hexdigest()
             yield Document(source, source, digest, (Section(passage.title, passage.text),))
 
-    with _progress() as advance:
+    with progress() as advance:
         index.add_documents(documents())
     return index
 
 
 def _critic(path: str) -> Critic:
-    module, _, name = path.partition(":")
-    sys.path.insert(0, "")  # as `python -m` does: a critic of one's own lies in the current folder
-    try:
-        found: Critic = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(
-            f"--critic {path!r}: expected MODULE:NAME of an object with `name` and `judge`, in a "
-            f"module that Python finds ({error})"
-        ) from error
-    finally:
-        sys.path.remove("")
+    found: Critic = load_object("--critic", path, "an object with `name` and `judge`")
     return found
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[str, int, int], None]]:
-    """One bar per stage, made when it begins."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    bars: dict[str, Any] = {}
-    lock = Lock()
-    with Progress(*columns, TimeElapsedColumn(), console=err) as progress:
-
-        def advance(stage: str, done: int, total: int) -> None:
-            with lock:  # critics are asked by several threads
-                if stage not in bars:
-                    bars[stage] = progress.add_task(stage, total=total or None)
-                progress.advance(bars[stage], done)
-
-        yield advance

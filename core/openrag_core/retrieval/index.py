@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -150,6 +150,11 @@ class PassageIndex:
         first = self.scoped(Field("chunk") == 0)
         pages = self.store.scroll(first, fields=["doc_id"])
         return [point.payload["doc_id"] for page in pages for point in page]
+
+    def passages(self) -> Iterator[Passage]:
+        """Every passage, in no order; none where nothing is indexed."""
+        pages = self.store.scroll(self.scope) if self._exists() else ()
+        return (to_passage(point.id, point.payload, None) for page in pages for point in page)
 
     def versions(self, documents: Sequence[str]) -> dict[str, dict[str, bool]]:
         """What is there of these documents: by content hash, whether it is whole."""

@@ -7,8 +7,8 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from openrag_core.ports import Retriever
-from openrag_core.training.knowledge import normalised
 from openrag_core.training.questions import Question, Text
+from openrag_core.words import normalised
 
 _BATCH = 64
 

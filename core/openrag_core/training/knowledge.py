@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import re
-import string
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from openrag_core.cache import JsonCache
 from openrag_core.ports import Generator
 from openrag_core.training.questions import Question
+from openrag_core.words import normalised
 
 _BATCH = 256
-_ARTICLE = re.compile(r"\b(a|an|the)\b")
 
 
 def label_known(
@@ -76,12 +74,3 @@ def answered(question: Question, text: str) -> bool:
 
 def _within(words: str, text: str) -> bool:
     return f" {words} " in f" {text} "
-
-
-def normalised(text: str) -> str:
-    """Lower case, without punctuation and articles, single spaces.
-
-    Source: the official SQuAD evaluation script.
-    """
-    plain = "".join(c for c in text.lower() if c not in string.punctuation)
-    return " ".join(_ARTICLE.sub(" ", plain).split())

@@ -9,18 +9,21 @@ over, as the released training does.
 
 from __future__ import annotations
 
-import gzip
-import json
 import re
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any
 
+from openrag_core import json_lines
 from openrag_core._extras import need
 from openrag_core.errors import TrainingDataError
 from openrag_core.reflection import TOKENS
+
+read_json_lines = partial(json_lines.read_json_lines, error=TrainingDataError)
+write_json_lines = partial(json_lines.write_json_lines, error=TrainingDataError)
+text_field = partial(json_lines.text_field, error=TrainingDataError)
 
 _TOKEN = re.compile(f"({'|'.join(map(re.escape, TOKENS))})")
 
@@ -77,86 +80,9 @@ def write_rows(rows: Iterable[Row], file: Path) -> int:
     return write_json_lines((row.to_dict() for row in rows), file)
 
 
-def read_json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Objects of a .jsonl or .jsonl.gz file, each with where it stands.
-
-    Raises:
-        TrainingDataError: The file cannot be read, or a line is no JSON object.
-    """
-    try:
-        with _open(path, "rt") as file:
-            for number, line in enumerate(file, start=1):
-                where = f"{path}, line {number}"
-                if line.strip():
-                    yield where, _object(where, line)
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise TrainingDataError(f"{path}: cannot be read ({error})") from error
-
-
-def write_json_lines(objects: Iterable[Any], file: Path) -> int:
-    """Write objects, a line each; the file takes its name when all are there.
-
-    Args:
-        objects: Whatever JSON can hold.
-        file: Compressed where its name ends in .gz.
-
-    Returns:
-        How many.
-
-    Raises:
-        TrainingDataError: The file cannot be written.
-    """
-    unfinished = file.with_name(f".unfinished.{file.name}")
-    count = 0
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with _open(unfinished, "wt") as out:
-            for content in objects:
-                out.write(json.dumps(content, ensure_ascii=False) + "\n")
-                count += 1
-        unfinished.replace(file)
-    except OSError as error:
-        raise TrainingDataError(f"{file}: cannot be written ({error})") from error
-    finally:
-        with suppress(OSError):
-            unfinished.unlink()
-    return count
-
-
-def text_field(
-    where: str, content: dict[str, Any], name: str, *, default: str | None = None
-) -> str:
-    """A field that must hold text.
-
-    Raises:
-        TrainingDataError: It does not, or is absent without a default.
-    """
-    value = content.get(name, default)
-    if not isinstance(value, str):
-        given = "absent" if value is None else f"{type(value).__name__} {str(value)[:40]!r}"
-        raise TrainingDataError(f"{where}: field {name!r} must be text; it is {given}")
-    return value
-
-
 def split_tokens(text: str) -> list[str]:
     """Reflection tokens, and the stretches of text between them."""
     return [stretch for stretch in _TOKEN.split(text) if stretch]
-
-
-def _open(path: Path, mode: Literal["rt", "wt"]) -> IO[str]:
-    if path.suffix == ".gz":
-        return gzip.open(path, mode, encoding="utf-8")
-    return path.open(mode, encoding="utf-8")
-
-
-def _object(where: str, line: str) -> dict[str, Any]:
-    try:
-        content = json.loads(line)
-    except ValueError as error:
-        raise TrainingDataError(f"{where}: no JSON ({error})") from error
-    if not isinstance(content, dict):
-        raise TrainingDataError(f"{where}: expected an object; got {type(content).__name__}")
-    return content
 
 
 def _row(where: str, content: dict[str, Any]) -> Row | None:

@@ -1,1 +1,1 @@
-"""Tests of openrag_core.evaluation."""
+"""Tests."""

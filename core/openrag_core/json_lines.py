@@ -1,0 +1,114 @@
+"""Files of JSON objects, read with where each stands and written whole or not at all."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any, Literal
+
+from openrag_core.errors import OpenRAGError
+
+Error = type[OpenRAGError]
+
+
+def read_json_lines(path: Path, *, error: Error) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Objects of a file, each with where it stands.
+
+    Args:
+        path: .jsonl, or .json, which holds a list of objects or {"data": the list}; either may end
+            in .gz.
+        error: What is raised.
+
+    Raises:
+        OpenRAGError: The file cannot be read, or a line is no JSON object; of the type `error`.
+    """
+    try:
+        with _open(path, "rt") as file:
+            if path.name.removesuffix(".gz").endswith(".json"):
+                yield from _listed(path, file.read(), error)
+                return
+            for number, line in enumerate(file, start=1):
+                where = f"{path}, line {number}"
+                if line.strip():
+                    yield where, _object(where, _parsed(where, line, error), error)
+    except (OSError, EOFError, UnicodeDecodeError) as cause:
+        raise error(f"{path}: cannot be read ({cause})") from cause
+
+
+def write_json_lines(objects: Iterable[Any], file: Path, *, error: Error) -> int:
+    """Write objects, a line each; the file takes its name when all are there.
+
+    Args:
+        objects: Whatever JSON can hold.
+        file: Compressed where its name ends in .gz.
+        error: What is raised.
+
+    Returns:
+        How many.
+
+    Raises:
+        OpenRAGError: The file cannot be written; of the type `error`.
+    """
+    unfinished = file.with_name(f".unfinished.{file.name}")
+    count = 0
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with _open(unfinished, "wt") as out:
+            for content in objects:
+                out.write(json.dumps(content, ensure_ascii=False) + "\n")
+                count += 1
+        unfinished.replace(file)
+    except OSError as cause:
+        raise error(f"{file}: cannot be written ({cause})") from cause
+    finally:
+        with suppress(OSError):
+            unfinished.unlink()
+    return count
+
+
+def text_field(
+    where: str, content: dict[str, Any], name: str, *, default: str | None = None, error: Error
+) -> str:
+    """A field that must hold text.
+
+    Raises:
+        OpenRAGError: It does not, or is absent without a default; of the type `error`.
+    """
+    value = content.get(name, default)
+    if not isinstance(value, str):
+        given = "absent" if value is None else f"{type(value).__name__} {str(value)[:40]!r}"
+        raise error(f"{where}: field {name!r} must be text; it is {given}")
+    return value
+
+
+def _listed(path: Path, text: str, error: Error) -> Iterator[tuple[str, dict[str, Any]]]:
+    content = _parsed(str(path), text, error)
+    if isinstance(content, dict):
+        content = content.get("data", content)
+    if not isinstance(content, list):
+        raise error(f'{path}: expected a list of objects, or {{"data": [...]}}')
+    for number, one in enumerate(content, start=1):
+        where = f"{path}, row {number}"
+        yield where, _object(where, one, error)
+
+
+def _open(path: Path, mode: Literal["rt", "wt"]) -> IO[str]:
+    if path.suffix == ".gz":
+        return gzip.open(path, mode, encoding="utf-8")
+    return path.open(mode, encoding="utf-8")
+
+
+def _parsed(where: str, text: str, error: Error) -> object:
+    try:
+        return json.loads(text)
+    except ValueError as cause:
+        raise error(f"{where}: no JSON ({cause})") from cause
+
+
+def _object(where: str, content: object, error: Error) -> dict[str, Any]:
+    if not isinstance(content, dict):
+        raise error(f"{where}: expected an object; got {type(content).__name__}")
+    return content

@@ -1,0 +1,269 @@
+"""core/openrag_core/evaluation/{examples,layouts}.py: every layout, and what is refused."""
+
+import gzip
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from openrag_core import EvaluationError
+from openrag_core.evaluation import TASKS, Example, read_examples, task
+
+Row = dict[str, Any]
+PASSAGE = {"title": "Velora Bridge", "text": "Ana Tolvik opened it in 1893."}
+OTHER = {"title": "Keth", "text": "The Keth is a river."}
+
+
+@pytest.fixture
+def read(tmp_path: Path) -> Callable[..., list[Example]]:
+    """Write rows and read them as examples."""
+
+    def run(*rows: object, name: str = "data.jsonl", **how: bool) -> list[Example]:
+        path = tmp_path / name
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        return read_examples(path, **how)
+
+    return run
+
+
+Read = Callable[..., list[Example]]
+
+
+def test_a_row_of_ours(read: Read) -> None:
+    row = {
+        "id": "q1",
+        "question": "Who opened the bridge?",
+        "answers": ["Ana Tolvik", "Tolvik", "Tolvik"],
+        "gold": [PASSAGE],
+        "distractors": [OTHER],
+        "gold_ids": ["b7"],
+        "type": "bridge",
+        "s_pop": 41,
+    }
+    (example,) = read(row)
+    assert example.id == "q1"
+    assert example.answers == ("Ana Tolvik", "Tolvik")
+    assert {p.id for p in example.passages} == {"b7", "distractors-0"}
+    assert example.gold == {"b7"}
+    assert example.kind == "bridge"
+    assert example.extra == {"s_pop": 41}
+
+
+def test_labelled_passages_are_shuffled_the_same_way_each_time(read: Read) -> None:
+    rows = [
+        {
+            "id": str(n),
+            "question": "?!",
+            "answers": ["x"],
+            "gold": [PASSAGE],
+            "distractors": [OTHER] * 3,
+        }
+        for n in range(20)
+    ]
+    first = [[p.id for p in example.passages] for example in read(*rows)]
+    assert first == [[p.id for p in example.passages] for example in read(*rows)]
+    places = {ids.index("gold-0") for ids in first}
+    assert len(places) > 1  # the gold passage does not give itself away
+
+
+@pytest.mark.parametrize("key", ["ctxs", "top_contexts"])
+def test_a_row_of_self_rag(read: Read, key: str) -> None:
+    contexts = [{"id": "7", "score": "1.5", **OTHER}, {"id": "3", "score": 1.25, **PASSAGE}]
+    (example,) = read({"question": "Who?", "answers": ["Tolvik"], key: contexts, "pop": 3})
+    assert example.id == "1"
+    assert [p.id for p in example.passages] == ["7", "3"]  # a retriever's order stays
+    assert [p.retrieval_score for p in example.passages] == [1.5, 1.25]
+    assert example.extra == {"pop": 3}
+
+
+def test_a_row_of_instructions(read: Read) -> None:
+    (example,) = read({"instruction": "Answer.", "input": "Who?", "output": "Ana Tolvik"})
+    assert example.question == "Answer.\nWho?"
+    assert example.answers == ("Ana Tolvik",)
+
+
+def test_a_list_in_a_json_file(read: Read, tmp_path: Path) -> None:
+    row = {"_id": "h1", "question": "Who?", "answer": "Tolvik"}
+    path = tmp_path / "data.json"
+    for content in ([row], {"data": [row]}):
+        path.write_text(json.dumps(content), encoding="utf-8")
+        (example,) = read_examples(path)
+        assert (example.id, example.answers) == ("h1", ("Tolvik",))
+    with pytest.raises(EvaluationError, match=r"data\.json, row 2: expected an object; got int"):
+        read([row, 3], name="data.json")
+
+
+def test_official_multihop_rows(read: Read) -> None:
+    hotpot = {
+        "_id": "h1",
+        "question": "Who?",
+        "answer": "Tolvik",
+        "context": [["Velora Bridge", ["Built.", " Opened."]], ["Keth", ["A river."]]],
+        "supporting_facts": [["Velora Bridge", 1]],
+    }
+    musique = {
+        "id": "m1",
+        "question": "Which?",
+        "answer": "G. Stanley Hall",
+        "answer_aliases": ["Stanley Hall"],
+        "paragraphs": [
+            {"title": "A", "paragraph_text": "One.", "is_supporting": False},
+            {"title": "B", "paragraph_text": "Two.", "is_supporting": True},
+        ],
+    }
+    first, second = read(hotpot, musique)
+    assert {p.title: p.text for p in first.passages} == {
+        "Velora Bridge": "Built. Opened.",
+        "Keth": "A river.",
+    }
+    assert "Velora Bridge" in first.gold
+    assert "Keth" not in first.gold
+    assert second.answers == ("G. Stanley Hall", "Stanley Hall")
+    assert second.gold == {"paragraphs-1", "B"}
+
+
+def test_long_answers(read: Read) -> None:
+    asqa = {
+        "id": "a",
+        "question": "Who?",
+        "long_answers": ["Two people did."],
+        "qa_pairs": [{"short_answers": ["Daei", "Ali Daei"]}, {"short_answers": ["Bican"]}],
+    }
+    published = {
+        "id": "b",
+        "question": "Who?",
+        "annotations": [{"long_answer": "One."}, {"long_answer": "Two."}],
+        "qa_pairs": asqa["qa_pairs"],
+    }
+    first, second = read(asqa, published)
+    assert first.short_answers == second.short_answers == (("Daei", "Ali Daei"), ("Bican",))
+    assert first.answers == ("Two people did.",)
+    assert second.answers == ("One.", "Two.")
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [
+        {"choices": {"A": "sand", "B": "iron"}, "answer_key": "B"},
+        {"choices": {"label": ["A", "B"], "text": ["sand", "iron"]}, "answerKey": "B"},
+        {"choices": {"label": ["1", "2"], "text": ["sand", "iron"]}, "answerKey": "2"},
+    ],
+)
+def test_choices(read: Read, choices: Row) -> None:
+    (example,) = read({"id": "1", "question": "Which rusts?", **choices})
+    assert example.choices == {"A": "sand", "B": "iron"}
+    assert (example.answer_key, example.answers) == ("B", ("iron",))
+
+
+def test_claims_have_the_labels_of_their_file(read: Read) -> None:
+    fever = [{"claim": "It is.", "label": "SUPPORTS"}, {"claim": "It was.", "label": "REFUTES"}]
+    examples = read(*fever, claims=True)
+    assert [example.answer_key for example in examples] == ["true", "false"]
+    assert list(examples[0].choices) == ["true", "false"]
+    scifact = {"question": "It may be.", "answers": ["NOT_ENOUGH_INFO"]}
+    examples = read(*fever, scifact, claims=True)
+    assert list(examples[0].choices) == ["true", "false", "not enough information"]
+    assert [example.answerable for example in examples] == [True, True, False]
+
+
+def test_what_cannot_be_answered(read: Read) -> None:
+    squad = {"id": "s", "question": "Who?", "answers": [], "related": [PASSAGE], "gold_id": "p1"}
+    clapnq = {"id": "c", "question": "Why?", "passages": [OTHER], "outputs": [{"answer": ""}]}
+    hub = {"id": "h", "question": "How?", "answers": {"text": [], "answer_start": []}}
+    examples = read(squad, clapnq, hub, unanswerable=True)
+    assert [(e.answerable, e.answers, e.gold) for e in examples] == [(False, (), frozenset())] * 3
+    assert len(examples[0].passages) == len(examples[1].passages) == 1
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"id": "a", "answers": ["x"]}, "field 'question' must be text, and not blank"),
+        ({"question": " ", "answers": ["x"]}, "field 'question' must be text"),
+        ({"question": "Who?"}, "field 'answers' must be a list of texts; it is absent"),
+        ({"question": "Who?", "answers": [3]}, "field 'answers' must be a list of texts"),
+        ({"question": "Who?", "answers": []}, "the row has no answer: leave such rows out"),
+        ({"question": "Who?", "answers": [" "]}, "the row has no answer"),
+        (
+            {"question": "Who?", "answers": ["x"], "gold": [{"title": "x"}]},
+            "gold: field 'text' must be text, and not blank; got None",
+        ),
+        ({"question": "Who?", "answers": ["x"], "ctxs": ["y"]}, "'ctxs' must be a list of obj"),
+        (
+            {"question": "Who?", "answers": ["x"], "ctxs": [{**PASSAGE, "score": "best"}]},
+            "field 'score' must be a number; got 'best'",
+        ),
+        (
+            {"question": "Who?", "answers": ["x"], "context": [["t", "s"]]},
+            r"'context' must be a list of \[title, \[sentence",
+        ),
+        ({"question": "Who?", "choices": ["x"], "answer_key": "A"}, "field 'choices' must be"),
+        (
+            {"question": "Who?", "choices": {"A": "x", "B": "y"}, "answer_key": "C"},
+            "field 'answer_key' must be one of the choices, A, B; got 'C'",
+        ),
+    ],
+)
+def test_a_bad_row_is_refused_by_file_line_and_field(read: Read, row: Row, message: str) -> None:
+    good = {"id": "good", "question": "Who?", "answers": ["x"]}
+    with pytest.raises(EvaluationError, match=r"data\.jsonl, line 2.*" + message):
+        read(good, row)
+
+
+def test_bad_files_are_refused(read: Read, tmp_path: Path) -> None:
+    with pytest.raises(EvaluationError, match=r"none\.jsonl: cannot be read"):
+        read_examples(tmp_path / "none.jsonl")
+    with pytest.raises(EvaluationError, match="there is no row in it"):
+        read()
+    row = {"id": "a", "question": "Who?", "answers": ["x"]}
+    with pytest.raises(EvaluationError, match=r"line 2: the id 'a' is there already .*line 1"):
+        read(row, row)
+    with pytest.raises(EvaluationError, match="the label of a claim must be true, false, or not"):
+        read(row, claims=True)
+    torn = tmp_path / "torn.jsonl.gz"
+    torn.write_bytes(gzip.compress(b'{"id": "a"}\n' * 1000)[:30])
+    with pytest.raises(EvaluationError, match=r"torn\.jsonl\.gz: cannot be read"):
+        read_examples(torn)
+
+
+def test_choices_are_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "data.jsonl"
+    path.write_text(json.dumps({"question": "Who?", "answers": ["x"]}), encoding="utf-8")
+    with pytest.raises(EvaluationError, match="needs the fields 'choices' and 'answer_key'"):
+        task("arc_challenge").read(path)
+
+
+REAL = {
+    "2wiki_dev": ("2wiki", 164, 164, 164),
+    "arc_challenge_dev": ("arc_challenge", 299, 299, 0),
+    "asqa_devA": ("asqa", 300, 300, 285),
+    "clapnq_dev_answerable": ("clapnq", 300, 300, 300),
+    "clapnq_dev_unanswerable": ("clapnq", 300, 0, 300),
+    "hotpotqa_distractor_devB": ("hotpotqa", 705, 705, 705),
+    "nq_open_dev": ("nq", 2000, 2000, 0),
+    "nq_qed_dev": ("nq", 1204, 1204, 1204),
+    "popqa_closedbook_dev": ("popqa", 1000, 1000, 0),
+    "popqa_passages_dev": ("popqa", 500, 500, 500),
+    "scifact_claims_train": ("claims", 809, 505, 505),
+    "squad_v11_dev": ("squad", 2000, 2000, 2000),
+    "squad_v20_dev": ("squad_v2", 2000, 1008, 2000),
+    "triviaqa_dev": ("triviaqa", 2000, 2000, 0),
+}
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_real_files_are_read(name: str) -> None:
+    folder = os.environ.get("OPENRAG_TEST_DATA")
+    if not folder:
+        pytest.skip("OPENRAG_TEST_DATA does not name a folder with data sets")
+    asked, count, answerable, with_passages = REAL[name]
+    examples = TASKS[asked].read(Path(folder) / f"{name}.jsonl.gz")
+    assert len(examples) == count
+    assert sum(example.answerable for example in examples) == answerable
+    assert sum(bool(example.passages) for example in examples) == with_passages
+    assert all(
+        example.choices.get(example.answer_key or "") for example in examples if example.choices
+    )
