@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from openrag_core import __version__, weights
 from openrag_core.build import Settings, build, open_index, open_store
 from openrag_core.cli import render
+from openrag_core.cli.calibration import calibrate, report
 from openrag_core.cli.console import err, out
 from openrag_core.cli.evaluation import evaluate
 from openrag_core.cli.judging import judge, synthesize
@@ -64,6 +65,8 @@ app.command()(convert)
 app.add_typer(data_app, name="data")
 app.command()(train)
 app.command("eval")(evaluate)
+app.command()(calibrate)
+app.command()(report)
 app.command()(judge)
 data_app.command()(synthesize)
 

@@ -1,0 +1,189 @@
+"""Results of `openrag eval` -> the adaptive curve and a fitted gate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, get_args
+
+import numpy as np
+from sklearn.metrics import roc_auc_score
+
+from openrag_core.calibration import CalibratedGate
+from openrag_core.errors import EvaluationError
+from openrag_core.evaluation.adaptive import Trial
+from openrag_core.evaluation.fitting import Fit, Method, fit, gate_dict
+from openrag_core.evaluation.metrics import normalised_match
+from openrag_core.records import Signal
+
+Record = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class FittedGate:
+    """A gate, and how good what it knows is."""
+
+    signal: Signal
+    memory: Fit
+    reading: Mapping[int, Fit]
+    ranking: Mapping[Signal, float]
+    """Area under the ROC curve of each signal: how well it tells right drafts from wrong ones;
+    0.5 is chance."""
+    gate: dict[str, Any]
+    """For gate.json; `openrag_core.calibration.read_gate` reads it."""
+
+
+def trials(records: Sequence[Record]) -> list[Trial]:
+    """What the adaptive curve is drawn from.
+
+    Args:
+        records: As `openrag eval` writes them; those that nothing was read for are left out.
+    """
+    return [
+        Trial(
+            memory=float(one["scores"]["memory"][one["metric"]]),
+            reading=float(one["scores"]["reading"][one["metric"]]),
+            signals={str(name): value for name, value in _confidences(one).items()},
+            memory_seconds=float(one["memory"]["seconds"]),
+            reading_seconds=sum(one["reading"]["seconds"].values()),
+            memory_tokens=one["memory"]["tokens"],
+            reading_tokens=one["reading"]["tokens"],
+        )
+        for one in records
+        if one["reading"] is not None and one["metric"] in one["scores"]["memory"]
+    ]
+
+
+def fit_gate(
+    records: Sequence[Record],
+    *,
+    signal: Signal | None = None,
+    method: Method = "isotonic",
+    about: Mapping[str, Any] | None = None,
+) -> FittedGate:
+    """Fit a `CalibratedGate`: an answer is right if one of the known ones stands in it.
+
+    Args:
+        records: Of one or more runs of free-text tasks, read from passages one by one.
+        signal: By default the one that tells right drafts from wrong ones best.
+        method: See `fit`.
+        about: Kept with the gate, for the reader.
+
+    Raises:
+        EvaluationError: There are fewer than 50 questions, or the tasks are of another kind.
+    """
+    asked = [one for one in records if one["reading"] is not None and one["answers"]]
+    right = [_right(one, one["memory"]["text"]) for one in asked]
+    signals: tuple[Signal, ...] = get_args(Signal)
+    names = [name for name in signals if all(name in _confidences(one) for one in asked)]
+    if not asked or not names:
+        raise EvaluationError("no questions to fit a gate to: run openrag eval with passages first")
+    confidences = {name: [_confidences(one)[name] for one in asked] for name in names}
+    ranking = {name: _area(right, confidences[name]) for name in names}
+    chosen: Signal = signal or max(ranking, key=lambda name: ranking[name])
+    if chosen not in ranking:
+        raise EvaluationError(f"these results have no signal {chosen!r}: choose {', '.join(names)}")
+    reading = {amount: _fit_reading(asked, amount, method) for amount in _amounts(asked)}
+    memory = fit(confidences[chosen], right, method=method)
+    gate = gate_dict(chosen, memory, reading, confidences[chosen], about or {})
+    return FittedGate(chosen, memory, reading, ranking, gate)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a target comes to on questions with known answers."""
+
+    target: str
+    answered: float
+    """Share of the questions."""
+    accuracy: float
+    """Share of the answered ones that are right; nan where none is."""
+    retrieved: float
+    """Share of the questions that were looked up."""
+    passages: float
+    """Read per question."""
+
+
+def simulate(gate: CalibratedGate, records: Sequence[Record]) -> Outcome:
+    """What the gate would have done, from what was written; minima are left out."""
+    asked = [one for one in records if one["reading"] is not None and one["answers"]]
+    right, answered, retrieved, passages = 0, 0, 0, 0
+    for one in asked:
+        if not _opens(gate, _confidences(one)[gate.signal]):
+            right += _right(one, one["memory"]["text"])
+            answered += 1
+            continue
+        retrieved += 1
+        for amount in gate.amounts:
+            text, total = _best(one, amount)
+            if total >= gate.least_total(amount):
+                right += _right(one, text)
+                answered += 1
+                break
+        passages += min(amount, len(one["reading"]["candidates"]))
+    target = (
+        f"min_accuracy {gate.min_accuracy:g}"
+        if gate.min_accuracy is not None
+        else f"max_retrieval_rate {gate.max_retrieval_rate:g}"
+    )
+    count = len(asked)
+    accuracy = right / answered if answered else float("nan")
+    return Outcome(target, answered / count, accuracy, retrieved / count, passages / count)
+
+
+def _opens(gate: CalibratedGate, confidence: float) -> bool:
+    plain = gate.gate
+    if plain.mode in {"always", "never"}:
+        return plain.mode == "always"
+    least = 1.0 - plain.threshold if gate.signal == "f_ret" else plain.threshold
+    return confidence < least
+
+
+def _confidences(record: Record) -> dict[Signal, float]:
+    """Of the draft, by signal; high where no passage is needed."""
+    signals = record["signals"]
+    found: dict[Signal, float] = {"f_minp": signals["f_minp"], "f_meanp": signals["f_meanp"]}
+    if signals.get("f_ret") is not None:
+        found["f_ret"] = 1.0 - signals["f_ret"]
+    return found
+
+
+def _amounts(records: Sequence[Record]) -> list[int]:
+    most = max(len(one["reading"]["candidates"]) for one in records)
+    if any(len(c["passages"]) != 1 for one in records for c in one["reading"]["candidates"]):
+        raise EvaluationError(
+            "these answers were read from several passages at once, and a gate decides how many "
+            "are read one by one: run openrag eval with --evidence each and --hops 1"
+        )
+    return sorted({1, most} - {0})
+
+
+def _fit_reading(records: Sequence[Record], amount: int, method: Method) -> Fit:
+    best = [(one, *_best(one, amount)) for one in records if one["reading"]["candidates"]]
+    totals = [total for _, _, total in best]
+    return fit(totals, [_right(one, text) for one, text, _ in best], method=method)
+
+
+def _best(record: Record, amount: int) -> tuple[str, float]:
+    """The best answer from the first passages of the ranking, and its total."""
+    ranked = sorted(record["reading"]["candidates"], key=lambda one: -_rank(one["passages"][0]))
+    kept = [one for one in ranked[:amount] if one["text"]]
+    if not kept:
+        return "", float("-inf")
+    best = max(kept, key=lambda one: one["total"])
+    return best["text"], best["total"]
+
+
+def _rank(passage: Record) -> float:
+    scores = (passage["rerank_score"], passage["retrieval_score"], 0.0)
+    return float(next(score for score in scores if score is not None))
+
+
+def _right(record: Record, text: str) -> bool:
+    return normalised_match(text, record["answers"]) > 0
+
+
+def _area(right: Sequence[bool], confidence: Sequence[float]) -> float:
+    if len(set(right)) < 2:
+        return 0.5  # nothing to tell apart
+    return float(roc_auc_score(np.array(right), np.array(confidence)))
