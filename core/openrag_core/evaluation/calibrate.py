@@ -80,7 +80,8 @@ def fit_gate(
         raise EvaluationError("no questions to fit a gate to: run openrag eval with passages first")
     confidences = {name: [_confidences(one)[name] for one in asked] for name in names}
     ranking = {name: _area(right, confidences[name]) for name in names}
-    chosen: Signal = signal or max(ranking, key=lambda name: ranking[name])
+    best: Signal = max(names, key=lambda name: ranking[name])
+    chosen = best if signal is None else signal
     if chosen not in ranking:
         raise EvaluationError(f"these results have no signal {chosen!r}: choose {', '.join(names)}")
     reading = {amount: _fit_reading(asked, amount, method) for amount in _amounts(asked)}

@@ -1,0 +1,258 @@
+"""Results -> trials, a fitted gate, what targets come to, and a page; all from made-up records."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from openrag_core import EvaluationError
+from openrag_core.calibration import read_gate
+from openrag_core.evaluation.adaptive import curves
+from openrag_core.evaluation.calibrate import fit_gate, simulate, trials
+from openrag_core.evaluation.report import page
+from tests.core.test_cli import run
+
+Record = dict[str, Any]
+
+
+def passage(number: int) -> Record:
+    return {
+        "id": f"p{number}",
+        "text": f"text {number}",
+        "title": "Title",
+        "source": "s.md",
+        "metadata": {},
+        "retrieval_score": None,
+        "rerank_score": 1.0 - number / 10,
+    }
+
+
+def candidate(number: int, text: str, total: float) -> Record:
+    parts = {"seq": 0.5, "rel": 0.5, "sup": 0.5, "use": 0.0, "rank": None}
+    return {
+        "text": text,
+        "total": total,
+        "score": parts,
+        "passages": [passage(number)],
+        "truncated": False,
+    }
+
+
+def record(
+    number: int, *, known: bool, confidence: float, first: tuple[bool, float], best: tuple[bool, float]
+) -> Record:
+    """A question whose draft is right if it is known; the first passage and another answer it.
+
+    Args:
+        number: Of the question.
+        known: Whether the draft is right.
+        confidence: Of the draft.
+        first: Whether the answer from the passage that ranks first is right, and its total.
+        best: The same of another passage.
+    """
+    said = {True: "right", False: "wrong"}
+    candidates = [candidate(1, said[best[0]], best[1]), candidate(0, said[first[0]], first[1])]
+    candidates.sort(key=lambda one: -one["total"])
+    answer = candidates[0]["text"]
+    return {
+        "id": str(number),
+        "question": f"Question {number}?",
+        "answers": ["right"],
+        "answerable": True,
+        "task": "nq",
+        "kind": "",
+        "memory": {"text": said[known], "confidence": confidence, "seconds": 0.1, "tokens": 3},
+        "reading": {
+            "question": f"Question {number}?",
+            "answer": answer,
+            "confidence": 0.9,
+            "grounded": True,
+            "abstained": False,
+            "truncated": False,
+            "probability": None,
+            "gate": {"retrieve": True, "mode": "always", "value": None, "threshold": None},
+            "draft": None,
+            "sources": candidates[0]["passages"],
+            "candidates": candidates,
+            "seconds": {"retrieve": 0.1, "write": 0.4},
+            "tokens": 12,
+        },
+        "signals": {"f_minp": confidence / 2, "f_meanp": confidence, "f_ret": 1 - confidence},
+        "scores": {
+            "memory": {"exact_match": float(known)},
+            "reading": {"exact_match": float(answer == "right")},
+        },
+        "metric": "exact_match",
+        "extra": {},
+    }
+
+
+def records(count: int = 400) -> list[Record]:
+    """Drafts as often right as they are confident; answers as often as their total says, of 4."""
+    random = np.random.default_rng(1)
+    made = []
+    for number in range(count):
+        confidence, one, other = random.uniform(0, 1), random.uniform(0, 4), random.uniform(0, 4)
+        right = random.uniform(0, 1, 3) < (confidence, one / 4, other / 4)
+        known, first, best = map(bool, right)
+        made.append(
+            record(
+                number, known=known, confidence=float(confidence), first=(first, one), best=(best, other)
+            )
+        )
+    return made
+
+
+RECORDS = records()
+CONFIG = {
+    "task": "nq",
+    "data": {"file": "nq.jsonl", "sha256": "0"},
+    "passages": "index",
+    "pipeline": {"top_k": 2},
+    "settings": {"model": "bundled"},
+    "versions": {},
+}
+
+
+def test_records_become_trials() -> None:
+    one = record(0, known=True, confidence=0.8, first=(False, 1.0), best=(True, 2.0))
+    unread = {**one, "reading": None}
+    (trial,) = trials([one, unread])
+    assert (trial.memory, trial.reading) == (1.0, 1.0)
+    assert trial.signals == {"f_minp": 0.4, "f_meanp": 0.8, "f_ret": pytest.approx(0.8)}
+    assert (trial.memory_seconds, trial.reading_seconds) == (0.1, 0.5)
+    assert (trial.memory_tokens, trial.reading_tokens) == (3, 12)
+
+
+def test_a_signal_that_knows_beats_chance() -> None:
+    found = {curve.order: curve for curve in curves(trials(RECORDS))}
+    assert found["f_meanp"].area > found["random"].area + 0.05
+    assert found["oracle"].area > found["f_meanp"].area
+
+
+def written(folder: Path) -> Path:
+    file = folder / "gate.json"
+    file.write_text(json.dumps(fit_gate(RECORDS, signal="f_meanp").gate))
+    return file
+
+
+def test_the_gate_knows_what_was_put_into_the_records(tmp_path: Path) -> None:
+    fitted = fit_gate(RECORDS)
+    assert fitted.ranking["f_meanp"] == pytest.approx(0.83, abs=0.05)  # of p(right) = confidence
+    assert fitted.memory.calibration(0.5) == pytest.approx(0.5, abs=0.1)
+    assert fitted.reading[1].calibration(2.0) == pytest.approx(0.5, abs=0.12)
+    gate = read_gate(written(tmp_path), min_accuracy=0.75)
+    assert gate.gate.threshold == pytest.approx(0.75, abs=0.1)
+    assert gate.amounts == (1, 2)
+
+
+@pytest.mark.parametrize("least", [0.5, 0.7])
+def test_a_target_of_accuracy_is_held(tmp_path: Path, least: float) -> None:
+    file = written(tmp_path)
+    outcome = simulate(read_gate(file, min_accuracy=least), records(2000))
+    assert outcome.accuracy > least
+    stricter = simulate(read_gate(file, min_accuracy=least + 0.15), records(2000))
+    assert stricter.accuracy > outcome.accuracy
+    assert stricter.answered < outcome.answered
+    assert stricter.passages > outcome.passages
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.3, 1.0])
+def test_a_target_of_retrieval_is_held(tmp_path: Path, rate: float) -> None:
+    outcome = simulate(read_gate(written(tmp_path), max_retrieval_rate=rate), RECORDS)
+    assert outcome.retrieved <= rate
+    assert outcome.retrieved == pytest.approx(rate, abs=0.011)
+    assert outcome.answered == 1.0
+
+
+def test_what_cannot_be_fitted_is_refused() -> None:
+    with pytest.raises(EvaluationError, match="3 questions are too few"):
+        fit_gate(RECORDS[:3])
+    with pytest.raises(EvaluationError, match="no questions to fit"):
+        fit_gate([])
+    joint = json.loads(json.dumps(RECORDS[:60]))
+    joint[7]["reading"]["candidates"][0]["passages"] *= 2
+    with pytest.raises(EvaluationError, match="--evidence each"):
+        fit_gate(joint)
+
+
+class _Counter(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:  # noqa: ARG002
+        self.tags.append(tag)
+
+
+def test_the_report_is_one_page_with_everything_in_it() -> None:
+    hostile = json.loads(json.dumps(RECORDS))
+    for one in hostile:
+        one["question"] = f"<script>alert({one['id']})</script>"
+    text = page({"nq": (CONFIG, RECORDS), "<b>": (CONFIG, hostile)})
+    counter = _Counter()
+    counter.feed(text)
+    assert "script" not in counter.tags
+    assert "link" not in counter.tags
+    assert counter.tags.count("img") == 2
+    assert not re.search(r'(src|href)="(?!data:image/png;base64,)', text)
+    assert counter.tags.count("style") == 2  # of the page and of the answers, once
+    assert text.count('class="case"') == 40
+    assert "Question" in text
+    assert "&lt;script&gt;alert" in text
+
+
+def test_the_worst_cases_are_the_confident_wrong_ones() -> None:
+    wrong = record(1, known=True, confidence=0.5, first=(False, 1.0), best=(False, 2.0))
+    shy = json.loads(json.dumps(wrong))
+    shy["question"], shy["reading"]["confidence"] = "Shy?", 0.1
+    right = record(2, known=True, confidence=0.5, first=(True, 1.0), best=(True, 2.0))
+    text = page({"nq": (CONFIG, [right, shy, wrong])})
+    cases = re.findall(r'class="case"><summary[^>]*>([^<]*)', text)
+    assert [case.split(" → ")[0] for case in cases] == ["0.00 · Question 1?", "0.00 · Shy?"]
+
+
+def test_there_must_be_something_to_report() -> None:
+    with pytest.raises(EvaluationError, match="no results to report"):
+        page({})
+    with pytest.raises(EvaluationError, match="no question is answered yet"):
+        page({"nq": (CONFIG, [])})
+
+
+def folder(path: Path, config: Mapping[str, Any] = CONFIG) -> Path:
+    path.mkdir()
+    (path / "config.json").write_text(json.dumps(config))
+    lines = "".join(json.dumps(one) + "\n" for one in RECORDS)
+    (path / "results.jsonl").write_text(lines)
+    return path
+
+
+def test_the_commands_write_what_they_say(tmp_path: Path) -> None:
+    results = folder(tmp_path / "nq")
+    out = run("calibrate", str(results), "--out", str(tmp_path / "gate.json"))
+    assert out.returncode == 0, out.stderr
+    assert "min_accuracy 0.7" in out.stdout
+    assert read_gate(tmp_path / "gate.json", min_accuracy=0.5).fitted_on["model"] == "bundled"
+    assert (tmp_path / "gate.png").read_bytes().startswith(b"\x89PNG")
+    out = run("report", str(results), "--out", str(tmp_path / "report.html"))
+    assert out.returncode == 0, out.stderr
+    assert (tmp_path / "report.html").stat().st_size > 10_000
+
+
+def test_the_commands_refuse_what_they_cannot_use(tmp_path: Path) -> None:
+    first = folder(tmp_path / "one")
+    other = folder(tmp_path / "two", {**CONFIG, "pipeline": {"top_k": 5}})
+    out = run("calibrate", str(first), str(other), "--out", str(tmp_path / "gate.json"))
+    assert out.returncode == 1
+    assert "different pipelines" in out.stderr
+    out = run("report", str(tmp_path))
+    assert out.returncode == 1
+    assert "holds no evaluation" in out.stderr
+    assert "Traceback" not in out.stderr
