@@ -1,4 +1,4 @@
-"""The command line: openrag index | ask | eval | upcycle | convert | data | train | info | weights."""
+"""The commands: openrag index | ask | eval | upcycle | convert | data | train | info | weights."""
 
 from __future__ import annotations
 

@@ -10,7 +10,15 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
-from openrag_core import ConfigError, Draft, EvaluationError, OpenRAG, Passage, Token
+from openrag_core import (
+    ConfigError,
+    Draft,
+    EvaluationError,
+    OpenRAG,
+    Passage,
+    QuestionError,
+    Token,
+)
 from openrag_core.evaluation import evaluate, mean_with_interval, read_results, summarise
 from tests.fakes import FakeGenerator, FakeReranker, FakeRetriever, reflected, tokens
 
@@ -184,6 +192,24 @@ def test_a_run_that_fails_keeps_what_is_done(rag: OpenRAG, data: Path, tmp_path:
     assert done.asked == 3
     assert told == [(4, COUNT), (3, COUNT)]
     assert len(results(folder)) == COUNT
+
+
+def test_a_question_that_is_too_long_is_named(rag: OpenRAG, data: Path, tmp_path: Path) -> None:
+    class Short(FakeGenerator):
+        def draft(self, questions: Sequence[str], settled: Any = None) -> list[Draft]:
+            if ASKED[3] in questions:
+                raise QuestionError("the prompt has 9 tokens")
+            return super().draft(questions, settled)
+
+    generator = rag.generator
+    assert isinstance(generator, FakeGenerator)
+    short = replace(rag, generator=Short(drafts=generator.drafts))
+    for size, names in ((2, "q2, q3"), (1, "q3")):
+        with pytest.raises(
+            EvaluationError, match=f"among {names} cannot be asked .the prompt has 9"
+        ):
+            evaluate(short, "popqa", data, tmp_path / "out", batch_size=size)
+    assert [record["id"] for record in results(tmp_path / "out")] == ["q0", "q1", "q2"]
 
 
 def test_the_limit_may_grow(rag: OpenRAG, data: Path, tmp_path: Path) -> None:
