@@ -1,4 +1,4 @@
-"""The command line: openrag index | ask | eval | judge | data | train | convert | info and more."""
+"""The command line: openrag index | ask | eval | calibrate | report | judge | train and more."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import floor
 from typing import Any, Literal
 
 import numpy as np
@@ -118,7 +119,7 @@ def expected_calibration_error(
 def quantiles(confidence: Sequence[float]) -> tuple[float, ...]:
     """0 %, 1 %, ..., 100 % of the confidences; each is one that occurs."""
     shares = np.linspace(0, 1, QUANTILES)
-    return tuple(np.quantile(np.array(confidence), shares, method="higher").tolist())
+    return tuple(np.quantile(np.array(confidence), shares, method="lower").tolist())
 
 
 def gate_dict(
@@ -145,7 +146,7 @@ def gate_dict(
         "signal": signal,
         "memory": points(memory),
         "reading": {str(amount): points(one) for amount, one in sorted(reading.items())},
-        "quantiles": [round(value, 6) for value in quantiles(confidence)],
+        "quantiles": [floor(value * 1e6) / 1e6 for value in quantiles(confidence)],  # never above
         "fitted_on": {**about, "questions": memory.questions, "expected_error": errors},
     }
 

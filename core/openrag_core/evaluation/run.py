@@ -14,7 +14,7 @@ from time import perf_counter
 from typing import Any, Literal, get_args
 
 from openrag_core import __version__
-from openrag_core.errors import ConfigError, EvaluationError
+from openrag_core.errors import ConfigError, EvaluationError, QuestionError
 from openrag_core.evaluation import results
 from openrag_core.evaluation.examples import Example
 from openrag_core.evaluation.summary import WAYS, Way, summarise
@@ -90,7 +90,7 @@ def evaluate(  # noqa: PLR0913  (each is named where it is called)
         rest = [example for example in wanted if example.id not in done]
         progress(len(wanted) - len(rest), len(wanted))
         for batch in _batches(rest, batch_size):
-            kept.append(_Pass(rag, chosen, name, source, batch).records())
+            kept.append(_answered(_Pass(rag, chosen, name, source, batch), data))
             progress(len(batch), len(wanted))
         summary = summarise(kept.records)
         kept.conclude(summary)
@@ -196,6 +196,17 @@ class _Pass:
         share = {stage: took / len(self.batch) for stage, took in answer.seconds.items()}
         tokens = sum(len(candidate.written.tokens) for candidate in answer.candidates)
         return answer.to_dict() | {"seconds": share, "tokens": tokens}
+
+
+def _answered(asked: _Pass, data: Path) -> list[results.Record]:
+    try:
+        return asked.records()
+    except QuestionError as error:  # which does not know the row
+        names = ", ".join(example.id for example in asked.batch)
+        raise EvaluationError(
+            f"{data}: a question among {names} cannot be asked ({error}); a batch size of 1 tells "
+            "which one"
+        ) from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from openrag_core.calibration import read_gate
 from openrag_core.evaluation.adaptive import curves
 from openrag_core.evaluation.calibrate import fit_gate, simulate, trials
 from openrag_core.evaluation.report import page
-from tests.core.test_cli import run
+from tests.core.test_cli import Run, openrag  # noqa: F401
 
 Record = dict[str, Any]
 
@@ -46,7 +46,12 @@ def candidate(number: int, text: str, total: float) -> Record:
 
 
 def record(
-    number: int, *, known: bool, confidence: float, first: tuple[bool, float], best: tuple[bool, float]
+    number: int,
+    *,
+    known: bool,
+    confidence: float,
+    first: tuple[bool, float],
+    best: tuple[bool, float],
 ) -> Record:
     """A question whose draft is right if it is known; the first passage and another answer it.
 
@@ -104,7 +109,11 @@ def records(count: int = 400) -> list[Record]:
         known, first, best = map(bool, right)
         made.append(
             record(
-                number, known=known, confidence=float(confidence), first=(first, one), best=(best, other)
+                number,
+                known=known,
+                confidence=float(confidence),
+                first=(first, one),
+                best=(best, other),
             )
         )
     return made
@@ -234,25 +243,24 @@ def folder(path: Path, config: Mapping[str, Any] = CONFIG) -> Path:
     return path
 
 
-def test_the_commands_write_what_they_say(tmp_path: Path) -> None:
+def test_the_commands_write_what_they_say(openrag: Run, tmp_path: Path) -> None:  # noqa: F811
     results = folder(tmp_path / "nq")
-    out = run("calibrate", str(results), "--out", str(tmp_path / "gate.json"))
-    assert out.returncode == 0, out.stderr
-    assert "min_accuracy 0.7" in out.stdout
-    assert read_gate(tmp_path / "gate.json", min_accuracy=0.5).fitted_on["model"] == "bundled"
-    assert (tmp_path / "gate.png").read_bytes().startswith(b"\x89PNG")
-    out = run("report", str(results), "--out", str(tmp_path / "report.html"))
-    assert out.returncode == 0, out.stderr
+    done = openrag("calibrate", str(results), "--out", "made/gate.json")
+    assert done.code == 0, done.err
+    assert "min_accuracy 0.7" in done.out
+    made = tmp_path / "made"
+    assert read_gate(made / "gate.json", min_accuracy=0.5).fitted_on["model"] == "bundled"
+    assert (made / "gate.png").read_bytes().startswith(b"\x89PNG")
+    assert openrag("report", str(results), "--out", "report.html").code == 0
     assert (tmp_path / "report.html").stat().st_size > 10_000
 
 
-def test_the_commands_refuse_what_they_cannot_use(tmp_path: Path) -> None:
+def test_the_commands_refuse_what_they_cannot_use(openrag: Run, tmp_path: Path) -> None:  # noqa: F811
     first = folder(tmp_path / "one")
     other = folder(tmp_path / "two", {**CONFIG, "pipeline": {"top_k": 5}})
-    out = run("calibrate", str(first), str(other), "--out", str(tmp_path / "gate.json"))
-    assert out.returncode == 1
-    assert "different pipelines" in out.stderr
-    out = run("report", str(tmp_path))
-    assert out.returncode == 1
-    assert "holds no evaluation" in out.stderr
-    assert "Traceback" not in out.stderr
+    refused = openrag("calibrate", str(first), str(other))
+    assert (refused.code, refused.out) == (1, "")
+    assert "different pipelines" in refused.err
+    refused = openrag("report", str(tmp_path))
+    assert refused.code == 1
+    assert "holds no evaluation" in refused.err

@@ -38,11 +38,12 @@ def test_ndcg_counts_grades() -> None:
 def test_documents_count_by_their_best_piece() -> None:
     pieces = [
         Passage("c-1", "", metadata={"doc_id": "c"}),
+        Passage("x", ""),
         Passage("c-2", "", metadata={"doc_id": "c"}),
         Passage("d", ""),
     ]
-    found = evaluate_retriever(FakeRetriever(pieces), QUERIES[1:], metrics=["recall@2"])
-    assert found == {"recall@2": [1.0]}
+    found = evaluate_retriever(FakeRetriever(pieces), QUERIES[1:], metrics=["mrr@10", "recall@3"])
+    assert found == {"mrr@10": [1.0], "recall@3": [1.0]}
 
 
 def test_a_reranker_chooses_from_more() -> None:

@@ -5,13 +5,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from math import exp, log
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 import pytest
 from filelock import FileLock
 
-from openrag_core import ConfigError, Draft, EvaluationError, OpenRAG, Passage, Token
+from openrag_core import (
+    ConfigError,
+    Draft,
+    EvaluationError,
+    OpenRAG,
+    Passage,
+    QuestionError,
+    Token,
+)
 from openrag_core.evaluation import evaluate, mean_with_interval, read_results, summarise
+from openrag_core.ports import Settled
 from tests.fakes import FakeGenerator, FakeReranker, FakeRetriever, reflected, tokens
 
 COUNT = 7
@@ -143,6 +153,39 @@ def test_a_question_of_two_rows_reads_the_passages_of_each(rag: OpenRAG, tmp_pat
     assert [record["reading"]["answer"] for record in records] == ["right", "wrong"]
 
 
+def test_the_reranker_sees_all_that_is_given(rag: OpenRAG, tmp_path: Path) -> None:
+    many = [{"id": f"{n}", "title": "", "text": f"wrong {n}"} for n in range(30)]
+    row = {"question": ASKED[0], "answers": ["right"], "ctxs": [*many, PASSAGES[0]]}
+    path = tmp_path / "many.jsonl"
+    path.write_text(json.dumps(row), encoding="utf-8")
+    scores = dict.fromkeys(map(str, range(30)), 0.6) | {"b": 0.9}
+    evaluate(replace(rag, reranker=FakeReranker(scores)), "popqa", path, tmp_path / "out")
+    _, (record,) = read_results(tmp_path / "out")
+    assert record["reading"]["answer"] == "right"
+    assert len(record["reading"]["candidates"]) == rag.top_k
+
+
+def test_seconds_are_shares_of_a_batch(data: Path, tmp_path: Path) -> None:
+    class Slow(FakeGenerator):
+        def write(self, questions: Sequence[str], evidence: Any) -> Any:  # noqa: ANN401
+            sleep(0.21)
+            return super().write(questions, evidence)
+
+    slow = Slow(drafts={text: draft(text) for text in ASKED})
+    evaluate(OpenRAG(slow, FakeRetriever([])), "popqa", data, tmp_path / "out")
+    _, records = read_results(tmp_path / "out")
+    assert 0.21 / COUNT <= records[0]["reading"]["seconds"]["write"] < 0.21
+
+
+def test_a_line_that_is_still_being_written_is_not_read(
+    rag: OpenRAG, data: Path, tmp_path: Path
+) -> None:
+    evaluate(rag, "popqa", data, tmp_path / "out", limit=2)
+    with (tmp_path / "out" / "results.jsonl").open("a", encoding="utf-8") as file:
+        file.write('{"id": "q2", "quest')
+    assert [record["id"] for record in results(tmp_path / "out")] == ["q0", "q1"]
+
+
 def test_interrupted_at_any_byte_it_goes_on(rag: OpenRAG, data: Path, tmp_path: Path) -> None:
     """A run that is stopped leaves any beginning of the file."""
     whole = tmp_path / "whole"
@@ -184,6 +227,24 @@ def test_a_run_that_fails_keeps_what_is_done(rag: OpenRAG, data: Path, tmp_path:
     assert done.asked == 3
     assert told == [(4, COUNT), (3, COUNT)]
     assert len(results(folder)) == COUNT
+
+
+def test_a_question_that_is_too_long_is_named(rag: OpenRAG, data: Path, tmp_path: Path) -> None:
+    class Short(FakeGenerator):
+        def draft(self, questions: Sequence[str], settled: Settled | None = None) -> list[Draft]:
+            if ASKED[3] in questions:
+                raise QuestionError("the prompt has 9 tokens")
+            return super().draft(questions, settled)
+
+    generator = rag.generator
+    assert isinstance(generator, FakeGenerator)
+    short = replace(rag, generator=Short(drafts=generator.drafts))
+    for size, names in ((2, "q2, q3"), (1, "q3")):
+        with pytest.raises(
+            EvaluationError, match=f"among {names} cannot be asked .the prompt has 9"
+        ):
+            evaluate(short, "popqa", data, tmp_path / "out", batch_size=size)
+    assert [record["id"] for record in results(tmp_path / "out")] == ["q0", "q1", "q2"]
 
 
 def test_the_limit_may_grow(rag: OpenRAG, data: Path, tmp_path: Path) -> None:
@@ -301,7 +362,8 @@ def test_the_interval_is_the_bootstraps() -> None:
     # standard error sqrt(0.25 / 400) = 0.025: +- 1.96 of it
     assert found["low"] == pytest.approx(0.451, abs=0.008)
     assert found["high"] == pytest.approx(0.549, abs=0.008)
-    assert found == mean_with_interval([0.0, 1.0] * 200)
+    uneven = [n**0.5 for n in range(100)]
+    assert mean_with_interval(uneven) == mean_with_interval(uneven)
 
 
 def test_nothing_cannot_be_summed_up() -> None:

@@ -52,7 +52,7 @@ def read(
         ("# D.", "D"),
         ("Iron.", "C"),
         ("It is the iron.", "C"),
-        ("the iron ore", "B"),  # the longer of two that stand in it
+        ("It is iron ore", "B"),  # the longer of two that stand in it
         ("sand, or iron", None),  # two do
         ("A boat rusts", "D"),  # no letter, but an article
         ("Boats", None),
