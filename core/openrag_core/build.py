@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 from openrag_core._extras import need
+from openrag_core.calibration import FILE, CalibratedGate, read_gate
 from openrag_core.conversation import ChatCondenser, Condenser
 from openrag_core.errors import ConfigError
 from openrag_core.gate import Gate
-from openrag_core.pipeline import OpenRAG, check_hops
+from openrag_core.pipeline import OpenRAG
 from openrag_core.ports import ChainRetriever, Generator, Reranker, Retriever
-from openrag_core.records import EvidenceMode, GateMode, Hops
-from openrag_core.search import SearchOptions
-from openrag_core.weights import BUNDLED, ENCODER
+from openrag_core.settings import Settings
+from openrag_core.weights import BUNDLED, BUNDLED_ADAPTER, ENCODER
 
 if TYPE_CHECKING:
     from openrag_core.model import TransformersGenerator
@@ -28,121 +27,8 @@ if TYPE_CHECKING:
         SentenceTransformerEncoder,
         SparseEncoder,
     )
-    from openrag_core.retrieval.encoders import Backend
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """Everything that a pipeline is made from; the defaults work offline.
-
-    Raises:
-        ConfigError: A value is outside its range.
-    """
-
-    model: str = BUNDLED
-    """Generator: "bundled", a checkpoint folder, or a name on a model hub."""
-    base: str | None = None
-    """Dense model that an adapter-only checkpoint belongs to, if it was moved."""
-    dtype: str | None = None
-    """Of the generator's weights; by default bfloat16 where the device has it."""
-    device: str | None = None
-    """Of the generator, such as "cpu" or "cuda"; by default the GPU where there is one."""
-    device_map: str | None = None
-    """In place of `device`: "auto" spreads the generator over the GPUs."""
-    load_in_4bit: bool = False
-    """Whether the generator's dense weights are kept in 4 bits (extra: quantized)."""
-    max_batch_tokens: int = 8192
-    """Most tokens that run through the generator at once; what bounds its memory."""
-    max_new_tokens: int = 64
-    """Longest answer, in tokens."""
-    instruction: str | None = None
-    """For trained models: put in front of every prompt, for instance how long an answer to give."""
-    index: Path = Path(".openrag")
-    """Folder of the embedded index; without effect where `qdrant_url` is set."""
-    qdrant_url: str | None = None
-    """Of a Qdrant server; None uses the embedded index."""
-    qdrant_api_key: str | None = None
-    """If the server asks for one."""
-    qdrant_timeout: int = 10
-    """Longest wait for one reply of the server, in seconds."""
-    qdrant_grpc_port: int | None = None
-    """Speak gRPC with the server on this port (usually 6334) instead of REST."""
-    shard_number: int | None = None
-    """Of a new collection; see `Server`."""
-    replication_factor: int | None = None
-    """Of a new collection; see `Server`."""
-    write_consistency_factor: int | None = None
-    """Of a new collection; see `Server`."""
-    collection: str = "openrag"
-    """On the server."""
-    tenant: str | None = None
-    """Whose documents are indexed and found, where several share an index."""
-    compatible: bool | None = None
-    """Whether LangChain's and LlamaIndex's Qdrant stores can read the index, once it is on a
-    server; by default the index's own, of a new one no."""
-    encoder: str = BUNDLED
-    """Dense encoder: "bundled", or a sentence-transformers folder or name."""
-    encoder_backend: Backend = "torch"
-    """"openvino" (extra: fast) encodes faster on CPUs."""
-    question_prefix: str = ""
-    """What the encoder wants before a question, such as "query: "."""
-    passage_prefix: str = ""
-    """What the encoder wants before a passage, such as "passage: "."""
-    encoder_cache: Path | None = None
-    """A file that keeps vectors, so that no text is encoded twice."""
-    language: str | None = None
-    """Of the documents, for BM25's stop words and stemming; by default the index's own, "english"
-    for a new one."""
-    splade: str | None = None
-    """A learned sparse encoder's folder or name, in place of BM25."""
-    chunk_size: int | None = None
-    """Longest piece of a document, in tokens of the encoder, >= 16; by default the index's own, 160
-    for a new one."""
-    chunk_overlap: int | None = None
-    """Tokens that a piece may repeat of the one before, < chunk_size; likewise, 24."""
-    search: SearchOptions = field(default_factory=SearchOptions)
-    """How passages are searched."""
-    reranker: str = "maxsim"
-    """"maxsim" (token similarity with the dense encoder), "reflection" (the generator's own
-    judgement), "cohere", "none", or a cross-encoder's folder or name; several joined by "+" are
-    weighted alike."""
-    gate: GateMode = "always"
-    """What decides whether to retrieve."""
-    threshold: float = 0.5
-    """Of the gate, in [0, 1]."""
-    speculative: bool | None = None
-    """Whether to retrieve while the gate decides; by default for indexes in this process."""
-    evidence: EvidenceMode = "each"
-    """"each": one answer per passage; "joint": one answer from all of them together."""
-    hops: Hops = 1
-    """Passages in a chain that an answer is written from, or "auto"; see `OpenRAG.hops`."""
-    hop_width: int = 8
-    """Chains that are lengthened at each hop."""
-    top_k: int = 5
-    """Passages, or chains of them, that answers are written from."""
-    fetch_k: int = 20
-    """Passages that the reranker chooses from."""
-    min_relevance: float | None = None
-    """A candidate of lower relevance is not believed; see `OpenRAG.min_relevance`."""
-    min_support: float | None = None
-    """The same for support; see `OpenRAG.min_support`."""
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "index", Path(self.index))  # a string will do
-        if not isinstance(self.search, SearchOptions):
-            raise ConfigError(f"search must be SearchOptions(...), got {self.search!r}")
-        if self.tenant is not None and not self.tenant:
-            raise ConfigError("tenant must not be empty: name one, or leave it out")
-        check_hops(self.hops)
-        Gate(self.gate, self.threshold)
-        if self.evidence not in get_args(EvidenceMode):
-            raise ConfigError(
-                f"evidence must be one of {', '.join(get_args(EvidenceMode))}; "
-                f"got {self.evidence!r}"
-            )
-        for name in ("max_new_tokens", "max_batch_tokens", "qdrant_timeout", "top_k", "fetch_k"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+__all__ = ["Settings", "build", "open_index", "open_store"]
 
 
 def build(
@@ -183,7 +69,7 @@ def build(
         generator=generator,
         retriever=retriever,
         reranker=reranker,
-        gate=Gate(settings.gate, settings.threshold),
+        gate=_gate(settings),
         evidence=settings.evidence,
         hops=settings.hops,
         top_k=settings.top_k,
@@ -192,6 +78,17 @@ def build(
         min_support=settings.min_support,
         condenser=condenser,
         speculative=settings.speculative,
+    )
+
+
+def _gate(settings: Settings) -> Gate | CalibratedGate:
+    if not settings.calibrated:
+        return Gate(settings.gate, settings.threshold)
+    folder = BUNDLED_ADAPTER if settings.model == BUNDLED else Path(settings.model)
+    return read_gate(
+        settings.calibration or folder / FILE,
+        min_accuracy=settings.min_accuracy,
+        max_retrieval_rate=settings.max_retrieval_rate,
     )
 
 

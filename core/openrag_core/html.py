@@ -249,6 +249,9 @@ def _card(values: Mapping[str, Any]) -> Html:
     if not abstained:
         meaning = "mean probability of the answer's tokens, not calibrated"
         trust.append(bar("confidence", values["confidence"], meaning=meaning))
+    if values["probability"] is not None:
+        meaning = "that the answer is right, as the calibrated gate knows it"
+        trust.append(bar("probability", values["probability"], meaning=meaning))
     return tag(
         "div",
         tag("small", values["question"], dir="auto"),

@@ -1,5 +1,6 @@
 """core/openrag_core/build.py: settings -> parts."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from openrag_core import (
     Passage,
 )
 from openrag_core.build import Settings, build, open_index
+from openrag_core.calibration import CalibratedGate
 from openrag_core.model import BaseChat, TransformersChat, TransformersGenerator, load
 from openrag_core.reranking.cross_encoder import CrossEncoderReranker
 from openrag_core.reranking.maxsim import MaxSimReranker
@@ -189,3 +191,25 @@ def test_questions_of_a_conversation_are_the_models_own_business_if_it_can_chat(
     assert build(none, retriever=retriever, condenser=given).condenser is given
     alone = build(none, retriever=retriever, generator=FakeGenerator())
     assert alone.condenser is None  # whose model could be asked?
+
+
+def test_a_target_takes_the_gate_that_was_fitted(tmp_path: Path) -> None:
+    fitted = {
+        "signal": "f_meanp",
+        "memory": {"confidence": [0.2, 0.8], "probability": [0.1, 0.7]},
+        "reading": {"5": {"confidence": [1.0, 3.0], "probability": [0.2, 0.9]}},
+        "quantiles": [0.0, 0.5, 1.0],
+        "fitted_on": {},
+    }
+    file = tmp_path / "fitted.json"
+    file.write_text(json.dumps(fitted), encoding="utf-8")
+    given: Any = {"retriever": FakeRetriever([]), "generator": FakeGenerator()}
+    rag = build(Settings(min_accuracy=0.4, calibration=file, reranker="none"), **given)
+    assert isinstance(rag.gate, CalibratedGate)
+    assert rag.gate.gate.threshold == pytest.approx(0.5)
+    with pytest.raises(ConfigError, match="out of reach"):
+        build(Settings(min_accuracy=0.95, calibration=file, reranker="none"), **given)
+    with pytest.raises(ConfigError, match="no gate was fitted for this model"):
+        build(Settings(max_retrieval_rate=0.5, model=str(tmp_path), reranker="none"), **given)
+    with pytest.raises(ConfigError, match="contradict each other"):
+        Settings(gate="f_minp", min_accuracy=0.5)

@@ -211,6 +211,15 @@ def ask(
     question: Annotated[str, typer.Argument(help="In your own words.")],
     gate: Annotated[GateMode, typer.Option(help="What decides to retrieve.")] = DEFAULT.gate,
     threshold: Annotated[float, typer.Option(help="Of the gate, in [0, 1].")] = DEFAULT.threshold,
+    min_accuracy: Annotated[
+        float | None, typer.Option(help="In place of a gate: how often to be right; or abstain.")
+    ] = None,
+    max_retrieval_rate: Annotated[
+        float | None, typer.Option(help="In place of a gate: how often to look up.")
+    ] = None,
+    calibration: Annotated[
+        Path | None, typer.Option(help="The fitted gate of these two, by openrag calibrate.")
+    ] = None,
     evidence: Evidence = DEFAULT.evidence,
     hops: HopCount = str(DEFAULT.hops),
     top_k: TopK = DEFAULT.top_k,
@@ -254,6 +263,9 @@ def ask(
         reranker=reranker,
         gate=gate,
         threshold=threshold,
+        min_accuracy=min_accuracy,
+        max_retrieval_rate=max_retrieval_rate,
+        calibration=calibration,
         evidence=evidence,
         hops=hops_of(hops),
         top_k=top_k,

@@ -162,6 +162,8 @@ def place(passage: Passage) -> str:
 
 def _note(result: Answer) -> str:
     confidence = f"confidence {result.confidence:.2f}"
+    if result.probability is not None:
+        confidence = f"right with a probability of {result.probability:.2f}"
     if result.abstained and not result.candidates:
         return "no passage was found at all: is the filter, or the tenant, the right one?"
     if result.abstained:
