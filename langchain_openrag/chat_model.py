@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from threading import Lock
 from typing import Any, NoReturn
 
@@ -74,7 +74,7 @@ class ChatOpenRAG(BaseChatModel):
         params = super()._get_ls_params(stop=stop, **kwargs)
         params["ls_provider"] = "openrag"
         params["ls_model_name"] = str(kwargs.get("model", self.model))
-        params["ls_max_tokens"] = int(kwargs.get("max_tokens", self.max_tokens))
+        params["ls_max_tokens"] = int(kwargs.get("max_tokens") or self.max_tokens)
         params["ls_temperature"] = 0.0
         return params
 
@@ -102,7 +102,7 @@ class ChatOpenRAG(BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         (reply,) = self._chat(stop, kwargs).reply([_conversation(messages)])
-        return self._result(reply)
+        return self._result(reply, kwargs)
 
     async def _agenerate(
         self,
@@ -113,7 +113,7 @@ class ChatOpenRAG(BaseChatModel):
     ) -> ChatResult:
         chat = await self._achat(stop, kwargs)
         (reply,) = await chat.areply([_conversation(messages)])
-        return self._result(reply)
+        return self._result(reply, kwargs)
 
     def _stream(
         self,
@@ -125,7 +125,7 @@ class ChatOpenRAG(BaseChatModel):
         stream = self._chat(stop, kwargs).begin(_conversation(messages))
         try:
             while (piece := stream.next()) is not None:
-                chunk = self._chunk(piece)
+                chunk = self._chunk(piece, kwargs)
                 if run_manager is not None:
                     run_manager.on_llm_new_token(piece.text, chunk=chunk)
                 yield chunk
@@ -143,7 +143,7 @@ class ChatOpenRAG(BaseChatModel):
         stream = await chat.abegin(_conversation(messages))
         try:
             while (piece := await stream.anext()) is not None:
-                chunk = self._chunk(piece)
+                chunk = self._chunk(piece, kwargs)
                 if run_manager is not None:
                     await run_manager.on_llm_new_token(piece.text, chunk=chunk)
                 yield chunk
@@ -153,16 +153,17 @@ class ChatOpenRAG(BaseChatModel):
     def _chat(self, stop: Sequence[str] | None, kwargs: dict[str, Any]) -> TransformersChat:
         if "tools" in kwargs or "functions" in kwargs:
             raise NotImplementedError(_NO_TOOLS)
-        if unknown := kwargs.keys() - {"max_tokens", "ls_structured_output_format"}:
+        greedy = {"temperature"} if not kwargs.get("temperature") else set()
+        if unknown := kwargs.keys() - {"max_tokens", "logprobs", *greedy}:
             raise ConfigError(
-                f"ChatOpenRAG does not know {', '.join(sorted(unknown))}: a call takes stop and "
-                "max_tokens, and decoding is greedy"
+                f"ChatOpenRAG does not know {', '.join(sorted(unknown))}: a call takes stop, "
+                "max_tokens and logprobs, and decoding is greedy"
             )
         with self._lock:
             generator = self._loaded
         return TransformersChat(
             generator,
-            max_new_tokens=kwargs.get("max_tokens", self.max_tokens),
+            max_new_tokens=kwargs.get("max_tokens") or self.max_tokens,
             stop=(self.stop or ()) if stop is None else stop,
         )
 
@@ -172,7 +173,7 @@ class ChatOpenRAG(BaseChatModel):
 
     @cached_property
     def _loaded(self) -> TransformersGenerator:
-        generator = self.generator or TransformersGenerator(*load(self.model))
+        generator = self.generator or _loaded(self.model)
         if not isinstance(generator, TransformersGenerator):
             raise ConfigError(
                 f"ChatOpenRAG needs a model of this process, not a {type(generator).__name__}: "
@@ -180,15 +181,17 @@ class ChatOpenRAG(BaseChatModel):
             )
         return generator
 
-    def _result(self, reply: Reply) -> ChatResult:
+    def _result(self, reply: Reply, kwargs: dict[str, Any]) -> ChatResult:
         message = AIMessage(
-            reply.text, usage_metadata=_usage(reply), response_metadata=self._metadata(reply)
+            reply.text,
+            usage_metadata=_usage(reply),
+            response_metadata=self._metadata(reply, kwargs),
         )
         return ChatResult(generations=[ChatGeneration(message=message)])
 
-    def _chunk(self, piece: Piece[Reply]) -> ChatGenerationChunk:
+    def _chunk(self, piece: Piece[Reply], kwargs: dict[str, Any]) -> ChatGenerationChunk:
         message = AIMessageChunk(content=piece.text)
-        if self.logprobs:
+        if kwargs.get("logprobs", self.logprobs):
             message.response_metadata = {"logprobs": _logprobs([piece.token])}
         if piece.result is not None:
             message.usage_metadata = _usage(piece.result)
@@ -199,9 +202,16 @@ class ChatOpenRAG(BaseChatModel):
             message.chunk_position = "last"
         return ChatGenerationChunk(message=message)
 
-    def _metadata(self, reply: Reply) -> dict[str, Any]:
+    def _metadata(self, reply: Reply, kwargs: dict[str, Any]) -> dict[str, Any]:
         metadata = {"model_name": self.model, "finish_reason": reply.finish}
-        return metadata | ({"logprobs": _logprobs(reply.tokens)} if self.logprobs else {})
+        told = kwargs.get("logprobs", self.logprobs)
+        return metadata | ({"logprobs": _logprobs(reply.tokens)} if told else {})
+
+
+@lru_cache(maxsize=1)
+def _loaded(model: str) -> TransformersGenerator:
+    """What copies of a chat model share, as `configurable_fields` makes them."""
+    return TransformersGenerator(*load(model))
 
 
 def _conversation(messages: Sequence[BaseMessage]) -> list[Message]:

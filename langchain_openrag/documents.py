@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from hashlib import sha256
 from typing import Any
 
 from langchain_core.documents import Document
@@ -28,23 +29,28 @@ def to_document(passage: Passage, candidate: Candidate | None = None) -> Documen
     return Document(id=passage.id, page_content=passage.text, metadata=metadata)
 
 
-def to_passage(document: Document, place: int = 0) -> Passage:
+def to_passage(document: Document) -> Passage:
     """A document, of whatever retriever, as a passage.
 
     Args:
-        document: Its metadata may name a title, a source, and the score of what found it.
-        place: In the list that it was found in; its id, if it has none.
+        document: Its metadata may name a title, a source, and the score of what found it; without
+            an id it is known by its source and its text.
     """
     metadata = dict(document.metadata)
     scores = (metadata.get(key) for key in ("retrieval_score", "relevance_score", "score"))
     return Passage(
-        id=document.id or str(place),
+        id=document.id or _name(document),
         text=document.page_content,
         title=str(metadata.pop("title", None) or ""),
         source=str(metadata.pop("source", None) or ""),
         metadata=metadata,
         retrieval_score=next((float(one) for one in scores if isinstance(one, int | float)), None),
     )
+
+
+def _name(document: Document) -> str:
+    told = f"{document.metadata.get('source')}\n{document.page_content}"
+    return sha256(told.encode()).hexdigest()[:32]
 
 
 def from_documents(documents: Iterable[Document]) -> Iterator[openrag_core.retrieval.Document]:

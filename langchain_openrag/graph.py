@@ -129,10 +129,13 @@ class _Nodes:
 
     def _decided(self, state: GraphState, decision: Decision, draft: Draft | None) -> GraphState:
         known: GraphState = {"gate": asdict(decision), "draft": draft.text if draft else None}
-        get_stream_writer()({"node": "decide", **known})
         if decision.retrieve:
+            get_stream_writer()({"node": "decide", **known})
             return known
-        return _answered(self._rag.from_memory(state["question"], decision, draft))
+        answered = _answered(self._rag.from_memory(state["question"], decision, draft))
+        told = {key: value for key, value in answered.items() if key != "messages"}
+        get_stream_writer()({"node": "decide", **told})
+        return answered
 
 
 def _question(state: GraphState) -> Question:
@@ -150,7 +153,7 @@ def _found(context: list[Document]) -> GraphState:
 
 
 def _reading(state: GraphState) -> tuple[str, list[Passage], Decision]:
-    passages = [to_passage(one, place) for place, one in enumerate(state["context"])]
+    passages = [to_passage(one) for one in state["context"]]
     return state["question"], passages, Decision(**state["gate"])
 
 

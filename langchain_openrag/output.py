@@ -65,11 +65,7 @@ def to_output(answer: Answer) -> RunnableOutput:
     return RunnableOutput(
         question=answer.question,
         answer=answer.text,
-        context=[
-            to_document(passage, candidate)
-            for candidate in answer.candidates
-            for passage in candidate.evidence
-        ],
+        context=list(_context(answer).values()),
         candidates=[_candidate(candidate) for candidate in answer.candidates],
         gate=asdict(answer.decision),
         draft=answer.draft.text if answer.draft else None,
@@ -81,15 +77,30 @@ def to_output(answer: Answer) -> RunnableOutput:
     )
 
 
+def _context(answer: Answer) -> dict[tuple[str, str], Document]:
+    """Every passage once, with the scores of the best answer from it."""
+    documents: dict[tuple[str, str], Document] = {}
+    for candidate in answer.candidates:
+        for passage in candidate.evidence:
+            documents.setdefault((passage.id, passage.text), to_document(passage, candidate))
+    return documents
+
+
 class Pieces:
-    """Events -> pieces that add up to the output."""
+    """Events -> pieces that add up to an output, but for the order of lists."""
 
     def __init__(self) -> None:
         self._streamed = ""
-        self._context = False
+        self._given: set[str] = set()
+        self._passages: set[tuple[str, str]] = set()
 
     def __call__(self, event: Event) -> Iterator[AddableDict]:
         """What an event adds; nothing is given twice."""
+        for piece in self._pieces(event):
+            self._given |= piece.keys()
+            yield piece
+
+    def _pieces(self, event: Event) -> Iterator[AddableDict]:
         match event:
             case CondensedEvent(text=text):
                 yield AddableDict(question=text)
@@ -97,16 +108,24 @@ class Pieces:
                 yield AddableDict(draft=draft.text)
             case GateEvent(decision=decision):
                 yield AddableDict(gate=asdict(decision))
-            case ContextEvent() if not self._context:
-                self._context = True
-                yield AddableDict(context=[to_document(passage) for passage in event.passages])
+            case ContextEvent(passages=passages):
+                new = {(p.id, p.text): p for p in passages if (p.id, p.text) not in self._passages}
+                self._passages |= new.keys()
+                yield AddableDict(context=[to_document(passage) for passage in new.values()])
             case TokenEvent(text=text):
                 self._streamed += text
                 yield AddableDict(answer=text)
             case CandidateEvent(candidate=candidate):
                 yield AddableDict(candidates=[_candidate(candidate)])
             case AnswerEvent(answer=answer):
+                rest: dict[str, Any] = {
+                    "question": answer.question,
+                    "draft": None,
+                    "context": [],
+                    "candidates": [],
+                }
                 yield AddableDict(
+                    {key: value for key, value in rest.items() if key not in self._given},
                     answer=rest_of(answer.text, self._streamed),
                     confidence=answer.confidence,
                     probability=answer.probability,

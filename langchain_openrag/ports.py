@@ -12,8 +12,8 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 from langchain_core.runnables import Runnable, RunnableBinding, RunnableConfig
 
-from langchain_openrag.documents import to_document, to_passage
-from openrag_core import Message, Passage, Token
+from langchain_openrag.documents import to_passage
+from openrag_core import ConfigError, Message, Passage, Token
 from openrag_core.conversation import Reply, Role
 
 _MESSAGES: dict[Role, type[BaseMessage]] = {
@@ -49,7 +49,8 @@ class LangChainReranker:
     """Any LangChain document compressor that scores; satisfies our `Reranker`.
 
     Args:
-        compressor: Writes `metadata["relevance_score"]`, higher for better ones.
+        compressor: Writes `metadata["relevance_score"]`, higher for better ones, and keeps the
+            rest of the metadata.
         min_relevance: The score from which it calls a document relevant.
     """
 
@@ -121,7 +122,7 @@ def model_name(model: BaseChatModel, **settings: object) -> str:
 
 
 def _passages(documents: Sequence[Document], top_k: int) -> list[Passage]:
-    return [to_passage(one, place) for place, one in enumerate(documents[:top_k])]
+    return [to_passage(one) for one in documents[:top_k]]
 
 
 def _placed(passages: Sequence[Passage]) -> list[Document]:
@@ -130,7 +131,12 @@ def _placed(passages: Sequence[Passage]) -> list[Document]:
         Document(
             id=passage.id,
             page_content=passage.text,
-            metadata={**to_document(passage).metadata, "place": place},
+            metadata={
+                **passage.metadata,
+                "title": passage.title,
+                "source": passage.source,
+                "place": place,
+            },
         )
         for place, passage in enumerate(passages)
     ]
@@ -139,8 +145,14 @@ def _placed(passages: Sequence[Passage]) -> list[Document]:
 def _ranked(
     passages: Sequence[Passage], documents: Sequence[Document], top_k: int
 ) -> list[Passage]:
+    for one in documents:
+        if lost := {"place", "relevance_score"} - one.metadata.keys():
+            raise ConfigError(
+                f"the compressor gives documents without {', '.join(sorted(lost))} in their "
+                "metadata: give one that scores documents and keeps what they bring along"
+            )
     scored = [
-        replace(passages[one.metadata["place"]], rerank_score=one.metadata.get("relevance_score"))
+        replace(passages[one.metadata["place"]], rerank_score=one.metadata["relevance_score"])
         for one in documents
     ]
     return sorted(scored, key=lambda passage: -(passage.rerank_score or 0.0))[:top_k]

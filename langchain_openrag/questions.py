@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from openrag_core import Conversation, Message, Question, QuestionError
 
 QUESTION_KEYS = ("question", "input", "query")
 HISTORY_KEYS = ("chat_history", "history")
+_SPEAKER = re.compile(r"^(Human|AI|User|Assistant): ", re.MULTILINE | re.IGNORECASE)
 
 
 def to_question(value: object) -> Question:
@@ -41,10 +43,11 @@ def to_question(value: object) -> Question:
 
 
 def _of_keys(value: Mapping[str, Any]) -> Question:
-    found = [value[key] for key in QUESTION_KEYS if isinstance(value.get(key), str)]
+    found = [value[key] for key in QUESTION_KEYS if isinstance(value.get(key), str | BaseMessage)]
     if found:
+        asked = found[0] if isinstance(found[0], str) else str(found[0].text)
         history = next((value[key] for key in HISTORY_KEYS if value.get(key)), ())
-        return _asked(found[0], _messages(history))
+        return _asked(asked, _messages(_told(history) if isinstance(history, str) else history))
     if "messages" in value:
         return _last_human(_messages(value["messages"]))
     raise QuestionError(
@@ -69,7 +72,28 @@ def _asked(question: str, before: Sequence[BaseMessage]) -> Question:
     return Conversation(question, tuple(said)) if said else question
 
 
+def _told(history: str) -> list[tuple[str, str]]:
+    """A conversation as LangChain's classic memories write it: "Human: ...", "AI: ...".
+
+    Raises:
+        QuestionError: It is written in another way.
+    """
+    _, *parts = _SPEAKER.split(history)
+    if not parts:
+        raise QuestionError(
+            f"no conversation in {history[:40]!r}: give messages, or lines that begin with "
+            '"Human: " and "AI: "'
+        )
+    return list(zip(map(str.lower, parts[::2]), map(str.strip, parts[1::2]), strict=True))
+
+
 def _messages(values: Any) -> Sequence[BaseMessage]:  # noqa: ANN401  (a user's)
+    if isinstance(values, str | BaseMessage):
+        values = [values]
+    if not isinstance(values, Sequence) or isinstance(values, bytes):
+        raise QuestionError(
+            f"what stands under messages are none, but a {type(values).__name__}: give a list"
+        )
     try:
         return convert_to_messages(list(values))
     except (ValueError, TypeError, NotImplementedError) as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from langchain_core.callbacks import (
@@ -89,9 +88,7 @@ class OpenRAGRetriever(BaseRetriever):
         options = self.options or self.index.options
         if given is None:
             return options
-        wanted = from_dict(given) if isinstance(given, dict) else given
-        joined = wanted if options.filter is None else options.filter & wanted
-        return replace(options, filter=joined)
+        return options.narrowed(from_dict(given) if isinstance(given, dict) else given)
 
 
 class AdaptiveRetriever(BaseRetriever):

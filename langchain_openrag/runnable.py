@@ -21,7 +21,15 @@ from langchain_openrag.output import Pieces, RunnableOutput, to_output
 from langchain_openrag.questions import to_question
 from langchain_openrag.tool import create_openrag_tool
 from langchain_openrag.tracing import Manager, Tracing, at_once
-from openrag_core import Answer, Gate, OpenRAG, Question, QuestionError, ScoreWeights
+from openrag_core import (
+    Answer,
+    Gate,
+    OpenRAG,
+    OpenRAGError,
+    Question,
+    QuestionError,
+    ScoreWeights,
+)
 from openrag_core.conversation import check_questions, question_of
 from openrag_core.events import AnswerEvent
 from openrag_core.records import GateMode
@@ -188,7 +196,7 @@ class OpenRAGRunnable(RunnableSerializable[RunnableInput, RunnableOutput]):
         asked, good, managers = _parted(values, run_manager)
         try:
             answers: Sequence[_Outcome] = self._answer(good, managers)
-        except QuestionError:  # too long for the model; the others are not to suffer
+        except OpenRAGError:  # of one of them, perhaps; the others are not to suffer
             answers = [self._alone(*pair) for pair in zip(good, managers, strict=True)]
         return _in_order(asked, answers)
 
@@ -198,7 +206,7 @@ class OpenRAGRunnable(RunnableSerializable[RunnableInput, RunnableOutput]):
         asked, good, managers = _parted(values, run_manager)
         try:
             answers: Sequence[_Outcome | BaseException] = await self._aanswer(good, managers)
-        except QuestionError:  # too long for the model; the others are not to suffer
+        except OpenRAGError:  # of one of them, perhaps; the others are not to suffer
             pairs = zip(good, managers, strict=True)
             alone = (self._aanswer([question], [manager]) for question, manager in pairs)
             outcomes = await asyncio.gather(*alone, return_exceptions=True)

@@ -10,6 +10,7 @@ from llama_index.core.base.embeddings.base import Embedding
 from llama_index.core.bridge.pydantic import PrivateAttr
 from llama_index.core.embeddings import BaseEmbedding
 
+from openrag_core import ConfigError
 from openrag_core.retrieval import SparseEncoder
 from openrag_core.retrieval.encoders import DenseEncoder, unit_vectors
 from openrag_core.retrieval.store import SparseVector
@@ -29,6 +30,9 @@ class EmbeddingEncoder:
         embedding: Asked once for the length of its vectors.
         name: The index remembers it, and refuses to be searched with another; by default the
             model's own.
+
+    Raises:
+        ConfigError: Neither is there, so that two models could be taken for one.
     """
 
     tokenizer = None
@@ -36,6 +40,11 @@ class EmbeddingEncoder:
     def __init__(self, embedding: BaseEmbedding, *, name: str | None = None) -> None:
         self._embedding = embedding
         self.name = name or embedding.model_name
+        if self.name in {"", "unknown"}:
+            raise ConfigError(
+                f"{type(embedding).__name__} does not tell its name, by which an index knows its "
+                "vectors: give EmbeddingEncoder(embedding, name=...)"
+            )
         self.dimension = len(embedding.get_query_embedding("length"))
 
     def encode_passages(self, texts: Sequence[str]) -> list[list[float]]:

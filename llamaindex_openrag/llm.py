@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from typing import Any, TypeVar
 
@@ -184,7 +183,7 @@ class OpenRAGLLM(CustomLLM):
 
         async def responses() -> AsyncGenerator[_Response]:
             text = ""
-            stream = await asyncio.to_thread(chat.begin, conversation)
+            stream = await chat.abegin(conversation)
             try:
                 while (piece := await stream.anext()) is not None:
                     text += piece.text

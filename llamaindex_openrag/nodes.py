@@ -17,16 +17,19 @@ from llama_index.core.schema import (
 
 from openrag_core import Candidate, Passage
 from openrag_core.retrieval import Document, document_from_text
+from openrag_core.retrieval.payload import FIELDS
 
 
 def to_node(passage: Passage, candidate: Candidate | None = None) -> NodeWithScore:
     """A passage as a node; its score is that of the answer from it, where there is one."""
+    named = {"title": passage.title, "source": passage.source}
+    own = [key for key in passage.metadata if key in FIELDS]  # hashes say nothing to a model
     node = TextNode(
         id_=passage.id,
         text=passage.text,
-        metadata={**passage.metadata, "title": passage.title, "source": passage.source},
-        excluded_llm_metadata_keys=list(passage.metadata),  # hashes and dates say nothing to it
-        excluded_embed_metadata_keys=list(passage.metadata),
+        metadata={**passage.metadata, **{key: value for key, value in named.items() if value}},
+        excluded_llm_metadata_keys=own,
+        excluded_embed_metadata_keys=own,
     )
     if document := passage.metadata.get("doc_id"):
         node.relationships[NodeRelationship.SOURCE] = RelatedNodeInfo(node_id=str(document))

@@ -62,12 +62,13 @@ class OpenRAGPostprocessor(BaseNodePostprocessor):
     ) -> Steps[list[NodeWithScore]]:
         if not nodes:
             return []
-        known = {one.node.node_id: one.node for one in nodes}
         passages = [to_passage(one) for one in nodes]
+        pairs = zip(passages, nodes, strict=True)
+        known = {(p.id, p.text): one.node for p, one in pairs}  # ids may be there twice
         ranked: list[list[Passage]] = yield Call(
             self.reranker, "rerank", ([query.query_str], [passages], self.top_n)
         )
-        scored = [NodeWithScore(node=known[p.id], score=p.rerank_score) for p in ranked[0]]
+        scored = [NodeWithScore(node=known[p.id, p.text], score=p.rerank_score) for p in ranked[0]]
         least = self.min_score
         return [one for one in scored if least is None or one.get_score() >= least]
 

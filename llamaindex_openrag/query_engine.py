@@ -66,7 +66,11 @@ class OpenRAGQueryEngine(BaseQueryEngine):
         nodes: list[NodeWithScore],
         additional_source_nodes: Sequence[NodeWithScore] | None = None,
     ) -> RESPONSE_TYPE:
-        """Answer from nodes that are already found; the additional ones are only handed on."""
+        """Answer from nodes that are already found; the additional ones are only handed on.
+
+        Raises:
+            ConfigError: The pipeline reads chains of passages, which nodes do not tell.
+        """
         return self._reading(query_bundle, nodes, additional_source_nodes).respond(self.streaming)
 
     async def asynthesize(
@@ -101,6 +105,10 @@ class OpenRAGQueryEngine(BaseQueryEngine):
         nodes: Sequence[NodeWithScore],
         additional: Sequence[NodeWithScore] | None,
     ) -> Run:
+        if self.rag.hops not in {1, "auto"}:
+            raise ConfigError(
+                f"nodes are single passages, and hops={self.rag.hops!r} asks for chains: use query"
+            )
         callbacks = StageCallbacks(self.callback_manager, query, self.rag, nodes)
         response = GrowingResponse(nodes, additional or ())
         passages = [to_passage(node) for node in nodes]

@@ -87,6 +87,7 @@ def _metadata(answer: Answer) -> dict[str, Any]:
         "gate": asdict(answer.decision),
         "confidence": answer.confidence,
         "probability": answer.probability,
+        "draft": answer.draft.text if answer.draft else None,
         "grounded": answer.grounded,
         "abstained": answer.abstained,
         "truncated": answer.truncated,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from llama_index.core.base.base_retriever import BaseRetriever
@@ -13,7 +12,7 @@ from llamaindex_openrag.filters import from_metadata_filters
 from llamaindex_openrag.nodes import to_node
 from llamaindex_openrag.postprocessor import OpenRAGPostprocessor
 from openrag_core import ConfigError, Passage, Reranker, Retriever, SearchOptions
-from openrag_core.retrieval import PassageIndex
+from openrag_core.ports import SearchRetriever
 from openrag_core.steps import Call, Steps, arun, run
 
 
@@ -48,13 +47,13 @@ class OpenRAGRetriever(BaseRetriever):
         **settings: Any,
     ) -> None:
         super().__init__(**settings)
-        if not 1 <= similarity_top_k <= fetch_k:
+        if min(similarity_top_k, fetch_k) < 1:
             raise ConfigError(
-                "1 <= similarity_top_k <= fetch_k must hold; "
-                f"got similarity_top_k={similarity_top_k}, fetch_k={fetch_k}"
+                "similarity_top_k and fetch_k must be at least 1; "
+                f"got {similarity_top_k} and {fetch_k}"
             )
         self.similarity_top_k = similarity_top_k
-        self._fetch_k = fetch_k
+        self._fetch_k = max(similarity_top_k, fetch_k)
         self._reranker = reranker
         self._retriever = retriever
         self._options = options
@@ -93,13 +92,10 @@ class OpenRAGRetriever(BaseRetriever):
 def _narrowed(
     retriever: Retriever, options: SearchOptions | None, filters: MetadataFilters | None
 ) -> SearchOptions:
-    if not isinstance(retriever, PassageIndex):
+    if not isinstance(retriever, SearchRetriever):
         raise ConfigError(
             f"{type(retriever).__name__} takes neither options nor filters: give a PassageIndex, "
             "or leave them out"
         )
     options = options or retriever.options
-    if filters is None:
-        return options
-    wanted = from_metadata_filters(filters)
-    return replace(options, filter=wanted if options.filter is None else options.filter & wanted)
+    return options if filters is None else options.narrowed(from_metadata_filters(filters))

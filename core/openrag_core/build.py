@@ -95,14 +95,7 @@ def _gate(settings: Settings) -> Gate | CalibratedGate:
 def _generator(settings: Settings) -> TransformersGenerator:
     from openrag_core.model import TransformersGenerator, load  # noqa: PLC0415
 
-    model, tokenizer = load(
-        settings.model,
-        base=settings.base,
-        dtype=settings.dtype,
-        device=settings.device,
-        device_map=settings.device_map,
-        load_in_4bit=settings.load_in_4bit,
-    )
+    model, tokenizer = load(settings.model, base=settings.base, **_loading(settings))
     return TransformersGenerator(
         model,
         tokenizer,
@@ -112,13 +105,22 @@ def _generator(settings: Settings) -> TransformersGenerator:
     )
 
 
+def _loading(settings: Settings) -> dict[str, Any]:
+    return {
+        "dtype": settings.dtype,
+        "device": settings.device,
+        "device_map": settings.device_map,
+        "load_in_4bit": settings.load_in_4bit,
+    }
+
+
 def _condenser(settings: Settings, generator: TransformersGenerator) -> Condenser:
     """The model itself, or the dense one that it was made from, which was trained to chat."""
     from openrag_core.model import BaseChat, TransformersChat  # noqa: PLC0415
 
     if not generator.reflection_trained:
         return ChatCondenser(TransformersChat(generator))
-    base = BaseChat(settings.model, base=settings.base, device=settings.device)
+    base = BaseChat(settings.model, base=settings.base, **_loading(settings))
     return ChatCondenser(base, cautious=settings.model == BUNDLED)
 
 

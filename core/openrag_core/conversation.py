@@ -48,7 +48,10 @@ def check_questions(questions: Sequence[Question]) -> None:
     """
     if isinstance(questions, str):
         raise QuestionError(f"{questions!r} is one question: give a list of them")
-    for question in map(question_of, questions):
+    for asked in questions:
+        if not isinstance(asked, Question):
+            raise QuestionError(f"a question is a string or a Conversation; got {asked!r}")
+        question = question_of(asked)
         if not question.strip():
             raise QuestionError("the question is empty: ask something")
         try:

@@ -73,7 +73,8 @@ class ContextEvent:
     @property
     def passages(self) -> list[Passage]:
         """Every passage once, in the order of the chains."""
-        return list({p.id: p for chain in self.chains for p in chain}.values())
+        # Retrievers of others may give several texts the same id.
+        return list({(p.id, p.text): p for chain in self.chains for p in chain}.values())
 
 
 @dataclass(frozen=True, slots=True)

@@ -302,11 +302,15 @@ class OpenRAG:
         check_questions([question])
         stages = yield from Stages.of(self, [question], live=live)
         (ranked,) = yield from stages.rerank([0], [passages], max(1, len(passages)))
-        chains = [(passage,) for passage in ranked]
+        most = max(self.gate.reading) if isinstance(self.gate, CalibratedGate) else None
+        chains = [(passage,) for passage in ranked[:most]]
         yield Tell(ContextEvent(0, tuple(chains)))
-        (candidates,) = yield from stages.write([0], [chains])
+        (candidates,) = yield from stages.read_alone([0], [chains])
         decision = decision or Decision(retrieve=True, mode="always")
-        answer = self._conclude(stages.questions[0], decision, None, candidates, stages.seconds)
+        amount = stages.amounts.get(0)
+        answer = self._conclude(
+            stages.questions[0], decision, None, candidates, stages.seconds, amount
+        )
         yield Tell(AnswerEvent(0, answer))
         return answer
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 from openrag_core.errors import ConfigError
@@ -66,6 +66,10 @@ class SearchOptions:
             raise ConfigError(
                 "min_score has no meaning for fused scores: set mode to dense or sparse with it"
             )
+
+    def narrowed(self, filter_: Filter) -> SearchOptions:
+        """The same, of passages only of which the filter holds too."""
+        return replace(self, filter=filter_ if self.filter is None else self.filter & filter_)
 
 
 def _read(given: Any) -> Filter | None:  # noqa: ANN401  (a user's)

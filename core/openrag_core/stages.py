@@ -126,9 +126,7 @@ class Stages:
 
     def read(self, rows: Sequence[int], chains: Chains) -> Steps[list[tuple[Candidate, ...]]]:
         """The candidates of each question, best first; with another hop where one is asked for."""
-        if isinstance(self.rag.gate, CalibratedGate):
-            return (yield from self._read_enough(self.rag.gate, rows, chains))
-        candidates = yield from self.write(rows, chains)
+        candidates = yield from self.read_alone(rows, chains)
         if self.rag.hops != "auto":
             return candidates
         again = [n for n, own in enumerate(candidates) if own and partly_supported(own[0])]
@@ -141,10 +139,18 @@ class Stages:
             [chain for chain in new if chain not in old]
             for new, old in zip(found, best, strict=True)
         ]
+        for row, new in zip(asked, longer, strict=True):
+            yield Tell(ContextEvent(row, tuple(new)))
         added = yield from self.write(asked, longer)
         for n, own in zip(again, added, strict=True):
             candidates[n] = best_first((*candidates[n], *own))
         return candidates
+
+    def read_alone(self, rows: Sequence[int], chains: Chains) -> Steps[list[tuple[Candidate, ...]]]:
+        """As `read`, without another hop; of a calibrated gate, as much as it takes."""
+        if isinstance(self.rag.gate, CalibratedGate):
+            return (yield from self._read_enough(self.rag.gate, rows, chains))
+        return (yield from self.write(rows, chains))
 
     def _read_enough(
         self, gate: CalibratedGate, rows: Sequence[int], chains: Chains

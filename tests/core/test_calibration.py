@@ -178,3 +178,12 @@ def test_a_request_is_calibrated_too() -> None:
     decision = requests.by_request({"[Retrieval]": log(0.3), "[No Retrieval]": log(0.7)})
     assert not decision.retrieve  # 1 - .3 is a confidence of .7
     assert decision.probability == pytest.approx(0.7)
+
+
+def test_passages_that_are_given_are_read_as_far_as_it_takes() -> None:
+    one = rag(gate(min_accuracy=0.7)).answer_from("unknown", PASSAGES[:3])
+    assert (one.text, len(one.candidates)) == ("zero", 1)
+    worse = replace(
+        gate(min_accuracy=0.8), reading={n: Calibration((4.0, 5.0), (0.1, 0.9)) for n in (1, 3)}
+    )
+    assert rag(worse).answer_from("unknown", PASSAGES[:3]).abstained

@@ -245,8 +245,8 @@ def test_where_another_hop_may_follow_nothing_is_shown(stream: Door) -> None:
     events = stream(pipeline, "When?")
     assert text(events) == ""
     assert outline(events)[4:] == [
-        *("write(", "Candidate", ")write", "hops(", ")hops", "write(", "Candidate", ")write"),
-        "Answer",
+        *("write(", "Candidate", ")write", "hops(", ")hops", "Context"),
+        *("write(", "Candidate", ")write", "Answer"),
     ]
     assert same(conclusion(events), pipeline.answer("When?"))
 

@@ -74,6 +74,8 @@ async def test_it_answers_from_memory_where_the_gate_stays_shut() -> None:
 
 async def test_progress_is_streamed() -> None:
     graph = build_graph(rag(gate=Gate("f_minp", 0.5)))
+    known: Any = list(graph.stream(asked("sure"), stream_mode="custom"))[-1]
+    assert (known["node"], known["answer"], known["draft"]) == ("decide", "memory", "memory")
     told: list[Any] = list(graph.stream(asked("unsure"), stream_mode="custom"))
     assert [(one.pop("node"), *one) for one in told] == [
         ("condense", "question"),
@@ -81,7 +83,10 @@ async def test_progress_is_streamed() -> None:
         ("retrieve", "context"),
         ("write", "candidates"),
         ("write", "candidates"),
-        ("write", "answer", "confidence", "probability", "grounded", "abstained", "truncated"),
+        (
+            *("write", "question", "draft", "answer", "confidence", "probability"),
+            *("grounded", "abstained", "truncated"),
+        ),
     ]
     again: list[Any] = [one async for one in graph.astream(asked("unsure"), stream_mode="custom")]
     assert [{k: v for k, v in one.items() if k != "node"} for one in again] == told

@@ -189,7 +189,7 @@ async def test_any_retriever_can_find_the_passages() -> None:
             passage
             == same
             == Passage(
-                id="0",
+                id=passage.id,
                 text="1893",
                 title="Bridge",
                 source="b.md",
@@ -197,6 +197,7 @@ async def test_any_retriever_can_find_the_passages() -> None:
                 retrieval_score=0.7,
             )
         )
+        assert len(passage.id) == 32
     assert sorted(shelf.asked) == ["a", "a", "b", "b"]
     assert OpenRAG(FakeGenerator(), retriever).answer("When?").text == "1893"
 

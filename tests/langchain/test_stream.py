@@ -23,6 +23,7 @@ from openrag_core import (
     Passage,
     Reply,
     ScoreWeights,
+    Token,
 )
 from tests.fakes import FakeGenerator, FakeReranker, FakeRetriever, reflected, tokens
 
@@ -65,15 +66,47 @@ def test_a_stream_gives_what_there_is_as_soon_as_it_is_there() -> None:
         ["context"],
         ["candidates"],
         ["candidates"],
-        ["answer", "confidence", "probability", "grounded", "abstained", "truncated"],
+        ["question", "answer", "confidence", "probability", "grounded", "abstained", "truncated"],
     ]
     whole, at_once = reduce(add, pieces), runnable.invoke("unsure")
-    assert {**whole, "question": "unsure"} == {
+    assert whole == {
         **at_once,
         "context": whole["context"],  # scored before the answers were written
     }
     assert [one.id for one in whole["context"]] == [one.id for one in at_once["context"]]
     assert "".join(runnable.pick("answer").stream("unsure")) == "1893"
+
+
+def test_a_stream_of_memory_adds_up_to_an_output() -> None:
+    runnable = OpenRAGRunnable(rag=rag(gate=Gate("f_minp", 0.5)))
+    pieces: list[Any] = list(runnable.stream("sure"))
+    assert reduce(add, pieces) == runnable.invoke("sure")
+
+
+def test_a_second_hop_adds_its_passages_to_the_context() -> None:
+    class Chains(FakeRetriever):
+        def extend(self, questions: Any, chains: Any, top_k: int) -> Any:  # noqa: ANN401, ARG002
+            return [[(*chain, FERRY) for chain in own] for own in chains]
+
+    partly = {"[Partially supported]": 0.0, "[Fully supported]": -9.0}
+    said = {"[No support / Contradictory]": -9.0, **partly}
+    answer = (
+        *reflected("1893", rel=0.9),
+        Token("[Partially supported]", 0.0, special=True, reflections=said),
+    )
+    generator = FakeGenerator(answers={"b1": answer}, reflection_trained=True)
+    pipeline = OpenRAG(generator, Chains([BRIDGE]), hops="auto", top_k=1)
+    whole: Any = reduce(add, list(OpenRAGRunnable(rag=pipeline).stream("When?")))
+    assert [document.id for document in whole["context"]] == ["b1", "f1"]
+    context = OpenRAGRunnable(rag=pipeline).invoke("When?")["context"]
+    assert sorted(document.id or "" for document in context) == ["b1", "f1"]
+
+
+def test_a_conversation_without_a_condenser_spoils_no_other() -> None:
+    asked: Any = {"question": "When?", "chat_history": [("human", "Who?")]}
+    first, second = OpenRAGRunnable(rag=rag()).batch([asked, "When?"], return_exceptions=True)
+    assert isinstance(first, ConfigError)
+    assert second["answer"] == "1893"
 
 
 def test_a_stream_begins_before_anything_is_written() -> None:

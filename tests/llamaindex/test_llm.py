@@ -177,13 +177,18 @@ def test_settings_are_checked_at_once(generator: TransformersGenerator) -> None:
 def begun(monkeypatch: pytest.MonkeyPatch) -> list[Texts[Reply]]:
     """Every stream that is begun."""
     streams: list[Texts[Reply]] = []
-    begin = TransformersChat.begin
+    begin, abegin = TransformersChat.begin, TransformersChat.abegin
 
     def noted(chat: TransformersChat, conversation: Sequence[Message]) -> Texts[Reply]:
         streams.append(begin(chat, conversation))
         return streams[-1]
 
+    async def anoted(chat: TransformersChat, conversation: Sequence[Message]) -> Texts[Reply]:
+        streams.append(await abegin(chat, conversation))
+        return streams[-1]
+
     monkeypatch.setattr(TransformersChat, "begin", noted)
+    monkeypatch.setattr(TransformersChat, "abegin", anoted)
     return streams
 
 

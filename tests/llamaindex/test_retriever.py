@@ -105,9 +105,11 @@ def test_other_retrievers_of_ours_will_do() -> None:
     assert [(node.node_id, node.score) for node in found] == [("b1", 0.5)]
     with pytest.raises(ConfigError, match="FakeRetriever takes neither options nor filters"):
         OpenRAGRetriever(FakeRetriever([]), filters=only("year", 1953))
-    for wrong in (0, 21):
-        with pytest.raises(ConfigError, match=f"got similarity_top_k={wrong}, fetch_k=20"):
-            OpenRAGRetriever(FakeRetriever([]), wrong)
+    with pytest.raises(ConfigError, match="must be at least 1; got 0 and 20"):
+        OpenRAGRetriever(FakeRetriever([]), 0)
+    many = FakeRetriever([BRIDGE])
+    OpenRAGRetriever(many, 30).retrieve("When?")
+    assert many.calls == [(("When?",), 30)]
 
 
 async def test_it_may_rerank() -> None:

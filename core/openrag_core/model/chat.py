@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from os import PathLike
 from threading import Lock
+from typing import Any
 
 from openrag_core.conversation import Message, Reply
 from openrag_core.errors import ConfigError, QuestionError
@@ -128,7 +129,7 @@ class BaseChat:
     Args:
         path_or_name: Of the checkpoint, as `load` takes it.
         base: Where the dense model is, if it was moved.
-        device: Such as "cpu" or "cuda"; by default the GPU where there is one.
+        **loading: How it is loaded; see `load`.
     """
 
     def __init__(
@@ -136,11 +137,11 @@ class BaseChat:
         path_or_name: str | PathLike[str],
         *,
         base: str | PathLike[str] | None = None,
-        device: str | None = None,
+        **loading: Any,
     ) -> None:
         self._path_or_name = path_or_name
         self._base = base
-        self._device = device
+        self._loading = loading
         self._lock = Lock()
 
     def reply(self, conversations: Sequence[Sequence[Message]]) -> list[Reply]:
@@ -170,5 +171,5 @@ class BaseChat:
                 "questions of a conversation stand alone: give build(condenser=ChatCondenser(...)),"
                 " or ask whole questions"
             )
-        model, tokenizer = load(folder, device=self._device)
+        model, tokenizer = load(folder, **self._loading)
         return TransformersChat(TransformersGenerator(model, tokenizer))

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from openrag_core.errors import IndexMismatchError
+from openrag_core.errors import FilterError, IndexMismatchError
 from openrag_core.filters import Condition, Field, Filter
 from openrag_core.records import Passage
 from openrag_core.retrieval.payload import to_passage
@@ -73,6 +73,10 @@ class Layout:
         if self.ours:
             return condition
         if condition.field == "text":
+            if self.content == NODE:
+                raise FilterError(
+                    "LlamaIndex keeps the text of a node inside another field: filter by metadata"
+                )
             return _renamed(condition, self.content)
         if condition.field != "source":
             return _renamed(condition, self._key(condition.field.removeprefix(_BELOW)))
