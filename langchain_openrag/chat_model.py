@@ -78,6 +78,13 @@ class ChatOpenRAG(BaseChatModel):
         params["ls_temperature"] = 0.0
         return params
 
+    def get_token_ids(self, text: str) -> list[int]:
+        """Ids of the model's own tokenizer, for counting."""
+        with self._lock:
+            tokenizer = self._loaded.tokenizer
+        ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids
+
     def bind_tools(self, *_: Any, **__: Any) -> NoReturn:
         """Refused.
 

@@ -78,6 +78,8 @@ class OpenRAGRetriever(BaseRetriever):
 
     def _options(self, given: Filter | dict[str, Any] | None) -> SearchOptions | None:
         """What the index is told; None for it to search as it was opened."""
+        if isinstance(given, dict) and not given:
+            given = None  # put together from nothing
         if given is None and self.options is None:
             return None
         if not isinstance(self.index, SearchRetriever):
@@ -100,17 +102,27 @@ class AdaptiveRetriever(BaseRetriever):
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
 
     def _get_relevant_documents(
-        self, query: str, *, run_manager: CallbackManagerForRetrieverRun
+        self, query: str, *, run_manager: CallbackManagerForRetrieverRun, **unknown: Any
     ) -> list[Document]:
         del run_manager
+        _refuse(unknown)
         decision, _ = self.rag.decide(query)
         return [to_document(p) for p in self.rag.retrieve(query)] if decision.retrieve else []
 
     async def _aget_relevant_documents(
-        self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun
+        self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun, **unknown: Any
     ) -> list[Document]:
         del run_manager
+        _refuse(unknown)
         decision, _ = await self.rag.adecide(query)
         if not decision.retrieve:
             return []
         return [to_document(passage) for passage in await self.rag.aretrieve(query)]
+
+
+def _refuse(unknown: dict[str, Any]) -> None:
+    if unknown:
+        raise ConfigError(
+            f"AdaptiveRetriever finds what the pipeline would read, and a call cannot change that: "
+            f"leave out {', '.join(sorted(unknown))}, or set it on the pipeline"
+        )

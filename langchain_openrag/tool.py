@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.runnables import RunnableConfig
@@ -86,5 +87,6 @@ def _shown(output: RunnableOutput) -> str:
 
 
 def _name(metadata: dict[str, Any]) -> str:
-    parts = [str(metadata[key]) for key in ("title", "source") if metadata.get(key)]
-    return " · ".join(parts) or "untitled"
+    source = str(metadata.get("source") or "")
+    where = source if "://" in source else PurePath(source).name  # folders are nobody's business
+    return " · ".join(part for part in (str(metadata.get("title") or ""), where) if part)

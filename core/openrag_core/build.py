@@ -13,6 +13,7 @@ from openrag_core.errors import ConfigError
 from openrag_core.gate import Gate
 from openrag_core.pipeline import OpenRAG
 from openrag_core.ports import ChainRetriever, Generator, Reranker, Retriever
+from openrag_core.search import SearchOptions
 from openrag_core.settings import Settings
 from openrag_core.weights import BUNDLED, BUNDLED_ADAPTER, ENCODER
 
@@ -54,6 +55,8 @@ def build(
         OpenRAGError: A part cannot be made; the message says why.
     """
     settings = _settings(settings)
+    if retriever is not None:
+        _check_search(settings, retriever)
     if generator is None:
         need("model", "torch", "transformers")
     retriever = retriever or open_index(settings)
@@ -79,6 +82,21 @@ def build(
         condenser=condenser,
         speculative=settings.speculative,
     )
+
+
+def _check_search(settings: Settings, retriever: Retriever) -> None:
+    """Refuse filters and tenants that the given retriever would never hear of.
+
+    Raises:
+        ConfigError: There are some.
+    """
+    for name, own in (("search", "options"), ("tenant", "tenant")):
+        wanted, given = getattr(settings, name), getattr(retriever, own, None)
+        if wanted not in {None, SearchOptions()} and wanted != given:
+            raise ConfigError(
+                f"{name}={wanted!r} would be lost: the retriever that was given searches in its "
+                f"own way. Give {name} to it, such as by open_index(settings)"
+            )
 
 
 def _gate(settings: Settings) -> Gate | CalibratedGate:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from openrag_core.errors import QuestionError
 from openrag_core.records import Token
@@ -84,6 +84,7 @@ class ChatModel(Protocol):
         ...
 
 
+@runtime_checkable
 class Condenser(Protocol):
     """Makes questions stand alone; one at home in event loops adds `acondense`."""
 

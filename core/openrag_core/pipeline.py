@@ -28,6 +28,13 @@ from openrag_core.verdict import Minima, conclude
 MIN_REL = 0.5  # [Relevant] is likelier than [Irrelevant]
 MIN_SUP = 0.25  # halfway between no support and partial support
 
+_PORTS: Mapping[str, tuple[Any, str]] = {
+    "generator": (GeneratorPort, "ChatGenerator(LangChainChat(model))"),
+    "retriever": (Retriever, "LangChainRetriever(retriever)"),
+    "reranker": (Reranker, "LangChainReranker(compressor, min_relevance=...)"),
+    "condenser": (Condenser, "ChatCondenser(LangChainChat(model))"),
+}
+
 
 @dataclass(frozen=True, slots=True)
 class OpenRAG:
@@ -79,6 +86,7 @@ class OpenRAG:
                 f"evidence must be one of {', '.join(get_args(EvidenceMode))}; "
                 f"got {self.evidence!r}"
             )
+        self._check_parts()
         self._check_hops()
         self._check_amounts()
         if self.gate.mode == "f_ret" and not self.generator.reflection_trained:
@@ -99,6 +107,17 @@ class OpenRAG:
                 'hops="auto" needs a model with trained reflection tokens, and this one has none: '
                 "give a number"
             )
+
+    def _check_parts(self) -> None:
+        """Refuse what only works wrapped, before a question is asked."""
+        for name, (port, wrapped) in _PORTS.items():
+            part = getattr(self, name)
+            absent = part is None and name in {"reranker", "condenser"}
+            if not absent and not isinstance(part, port):
+                raise ConfigError(
+                    f"a {type(part).__name__} is no {name}: if it is LangChain's, give {wrapped}; "
+                    "LlamaIndex's parts have such wrappers in llamaindex_openrag"
+                )
 
     def _check_amounts(self) -> None:
         if not isinstance(self.gate, CalibratedGate):

@@ -163,6 +163,9 @@ class Answer:
     seconds: Mapping[str, float] = field(default_factory=dict)
     """Wall time of each stage; questions answered together share it."""
 
+    def __str__(self) -> str:
+        return self.text
+
     @property
     def passages(self) -> tuple[Passage, ...]:
         """Every passage that an answer was written from, best answer first."""

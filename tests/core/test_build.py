@@ -10,11 +10,13 @@ from openrag_core import (
     ChatCondenser,
     ConfigError,
     Conversation,
+    Field,
     Gate,
     IndexMismatchError,
     Message,
     MissingExtraError,
     Passage,
+    SearchOptions,
 )
 from openrag_core.build import Settings, build, open_index
 from openrag_core.calibration import CalibratedGate
@@ -81,7 +83,8 @@ def test_a_foreign_retriever_is_reranked_too() -> None:
 def test_a_reranker_may_be_a_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
 
-    def remember(self: object, path: str, **settings: object) -> None:  # noqa: ARG001
+    def remember(self: CrossEncoderReranker, path: str, **settings: object) -> None:
+        self.min_relevance = 0.5
         asked.append((path, settings))
 
     monkeypatch.setattr(CrossEncoderReranker, "__init__", remember)
@@ -213,3 +216,12 @@ def test_a_target_takes_the_gate_that_was_fitted(tmp_path: Path) -> None:
         build(Settings(max_retrieval_rate=0.5, model=str(tmp_path), reranker="none"), **given)
     with pytest.raises(ConfigError, match="contradict each other"):
         Settings(gate="f_minp", min_accuracy=0.5)
+
+
+def test_a_filter_that_would_be_lost_is_refused() -> None:
+    narrow = Settings(search=SearchOptions(filter=Field("title") == "Bridge"), reranker="none")
+    given: Any = {"generator": FakeGenerator()}
+    with pytest.raises(ConfigError, match="would be lost"):
+        build(narrow, retriever=FakeRetriever([]), **given)
+    with pytest.raises(ConfigError, match="tenant='a' would be lost"):
+        build(Settings(tenant="a", reranker="none"), retriever=FakeRetriever([]), **given)

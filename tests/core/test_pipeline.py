@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import log
 from threading import Barrier, Event
+from typing import Any
 
 import pytest
 
@@ -349,3 +350,18 @@ def test_an_answer_can_be_written_as_json() -> None:
         "threshold": None,
         "probability": None,
     }
+
+
+@pytest.mark.parametrize(
+    ("name", "wrapper"),
+    [
+        ("generator", "ChatGenerator"),
+        ("retriever", "LangChainRetriever"),
+        ("reranker", "LangChainReranker"),
+        ("condenser", "ChatCondenser"),
+    ],
+)
+def test_a_part_that_must_be_wrapped_is_refused_with_its_wrapper(name: str, wrapper: str) -> None:
+    parts: dict[str, Any] = {"generator": FakeGenerator(), "retriever": FakeRetriever([])}
+    with pytest.raises(ConfigError, match=rf"a object is no {name}: .* give {wrapper}"):
+        OpenRAG(**{**parts, name: object()})

@@ -116,6 +116,10 @@ def adder(a: int, b: int) -> int:
     return a + b
 
 
+def test_it_counts_with_its_own_tokenizer(chat: ChatOpenRAG) -> None:
+    assert chat.get_num_tokens("hello there") == len(chat.get_token_ids("hello there")) > 1
+
+
 def test_what_it_cannot_do_is_refused(chat: ChatOpenRAG) -> None:
     attempts: list[Callable[[], object]] = [
         lambda: chat.bind_tools([adder]),

@@ -257,3 +257,9 @@ def test_a_chat_models_probabilities_open_the_gate() -> None:
     silent = ChatGenerator(LangChainChat(FakeListChatModel(responses=["1893"])))
     with pytest.raises(ConfigError, match="does not tell the probabilities"):
         OpenRAG(silent, FakeRetriever([BRIDGE]), gate=Gate("f_minp", 0.1)).answer("When?")
+
+
+def test_an_adaptive_retriever_takes_no_more_than_a_question() -> None:
+    rag = OpenRAG(FakeGenerator(), FakeRetriever([BRIDGE]))
+    with pytest.raises(ConfigError, match="leave out filter, k"):
+        AdaptiveRetriever(rag=rag).invoke("When?", k=1, filter={"title": "x"})
