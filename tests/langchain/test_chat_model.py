@@ -17,7 +17,11 @@ from openrag_core import ConfigError, OpenRAG, QuestionError
 
 
 class TestUnit(ChatModelUnitTests):
-    """Skipped are tools, JSON and images, which it refuses, and what is for LangChain's own."""
+    """On nothing loaded.
+
+    Skipped are settings from the environment, of which there are none, and serialization, which
+    works for classes in LangChain's own packages only.
+    """
 
     @property
     def chat_model_class(self) -> type[BaseChatModel]:
@@ -33,7 +37,12 @@ class TestUnit(ChatModelUnitTests):
 
 
 class TestIntegration(ChatModelIntegrationTests):
-    """On the bundled model."""
+    """On the bundled model.
+
+    Skipped are: tools, structured output and JSON mode, which it refuses in words; images, PDFs and
+    audio, which a language model of text cannot read; another model per call, which would have to
+    be loaded; Anthropic's message forms; and recorded HTTP, of which there is none.
+    """
 
     @property
     def chat_model_class(self) -> type[BaseChatModel]:

@@ -133,17 +133,31 @@ async def test_tokens_are_streamed_to_an_event_loop(bundled_rag: OpenRAG) -> Non
     assert "".join(texts) == "Mayor Ana Tolvik"
 
 
-async def test_a_stream_that_is_left_stops_the_model(bundled_rag: OpenRAG) -> None:
+async def test_a_stream_that_is_left_stops_the_model(
+    bundled_rag: OpenRAG, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[Any] = []
+    generator: Any = bundled_rag.generator
+    submit = generator.submit
+
+    def noted(prompts: Any) -> Any:  # noqa: ANN401
+        begun.append(submit(prompts))
+        return begun[-1]
+
+    monkeypatch.setattr(generator, "submit", noted)
     runnable = OpenRAGRunnable(rag=replace(bundled_rag, gate=Gate("never")))
     stream = runnable.stream("Tell me all that you know about bridges.")
     assert next(piece["answer"] for piece in stream if "answer" in piece)
     stream.close()  # type: ignore[attr-defined]
+    assert [one.cancelled() for one in begun] == [True]
     task = asyncio.ensure_future(runnable.ainvoke("Tell me all that you know about towers."))
-    await asyncio.sleep(0.2)
+    while len(begun) < 2:
+        await asyncio.sleep(0.005)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert runnable.with_config(tags=["after"]).invoke("Hello?")["answer"]
+    assert begun[1].cancelled()
+    assert runnable.invoke("Hello?")["answer"]
 
 
 async def test_events_of_astream_events_nest_the_stages() -> None:
