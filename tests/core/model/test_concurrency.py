@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from openrag_core import Gate, Message, OpenRAG, Passage
-from openrag_core.events import AnswerEvent, StageStarted, TokenEvent
+from openrag_core.events import AnswerEvent, GateEvent, StageStarted, TokenEvent
 from openrag_core.model import TransformersChat, TransformersGenerator
 from tests.core.model.test_generator import Loaded
 from tests.core.model.test_generator import trained as trained  # noqa: PLC0414  (a fixture)
@@ -129,6 +129,7 @@ async def test_streams_that_are_closed_free_the_model_for_the_others(trained: Lo
         assert any(isinstance(event, TokenEvent) for event in events)
         events.close()
         async with aclosing(others):
+            assert isinstance(await anext(others), GateEvent)
             assert isinstance(await anext(others), StageStarted)
             assert isinstance(await anext(others), TokenEvent)
     assert isinstance(list(going_on)[-1], AnswerEvent)
