@@ -230,7 +230,7 @@ def from_dict(given: Mapping[str, Any]) -> Filter:
     """
     if not isinstance(given, Mapping) or not given:
         raise FilterError(
-            f'{given!r} is no filter: give a dictionary such as {{"source": "a.md"}} or '
+            f'{given!r} is no filter: give a dictionary such as {{"title": "Bridge"}} or '
             '{"page": {"$gte": 3}}'
         )
     parts = tuple(part for key, value in given.items() for part in _read(key, value))

@@ -143,7 +143,7 @@ class Answer:
     decision: Decision
     confidence: float
     """Geometric mean probability of the answer's text tokens, in [0, 1]; not calibrated.
-    0 for an abstention."""
+    0 for an abstention, and where a chat model does not tell the probabilities of its tokens."""
     grounded: bool
     """Whether the text was written from a passage that reached the pipeline's minima. Never where
     there is no minimum of relevance."""

@@ -296,7 +296,7 @@ def _filter(text: str | None) -> Filter | None:
         return from_dict(json.loads(text))
     except json.JSONDecodeError as error:
         raise FilterError(
-            f'--filter {text!r} is not JSON ({error}): write it like {{"source": "a.md"}}'
+            f'--filter {text!r} is not JSON ({error}): write it like {{"title": "Bridge"}}'
         ) from error
 
 
