@@ -19,7 +19,16 @@ from openrag_core.events import AnswerEvent, ContextEvent, Event
 from openrag_core.gate import Gate
 from openrag_core.ports import ChainRetriever, Reranker, Retriever
 from openrag_core.ports import Generator as GeneratorPort
-from openrag_core.records import Answer, Candidate, Decision, Draft, EvidenceMode, Hops, Passage
+from openrag_core.records import (
+    Answer,
+    Candidate,
+    Decision,
+    Draft,
+    EvidenceMode,
+    Hops,
+    Passage,
+    check_hops,
+)
 from openrag_core.reflection import ScoreWeights
 from openrag_core.stages import Stages
 from openrag_core.steps import Returned, Start, Steps, Tell
@@ -389,13 +398,3 @@ async def _aevents(taken: Steps[Any]) -> AsyncGenerator[Event]:
         async for one in events:
             if not isinstance(one, Returned):
                 yield cast("Event", one)
-
-
-def check_hops(hops: Hops) -> None:
-    """Refuse what is no number of hops.
-
-    Raises:
-        ConfigError: It is neither "auto" nor a whole number >= 1.
-    """
-    if hops != "auto" and not (isinstance(hops, int) and hops >= 1):
-        raise ConfigError(f'hops must be a whole number >= 1, or "auto"; got {hops!r}')

@@ -14,12 +14,23 @@ from statistics import fmean
 from typing import Any, Literal
 
 from openrag_core import html
+from openrag_core.errors import ConfigError
 from openrag_core.reflection import PassageScore
 
 Signal = Literal["f_ret", "f_minp", "f_meanp"]
 GateMode = Literal["always", "never", "f_ret", "f_minp", "f_meanp"]
 EvidenceMode = Literal["each", "joint"]
 Hops = int | Literal["auto"]
+
+
+def check_hops(hops: Hops) -> None:
+    """Refuse what is no number of hops.
+
+    Raises:
+        ConfigError: It is neither "auto" nor a whole number >= 1.
+    """
+    if hops != "auto" and not (isinstance(hops, int) and hops >= 1):
+        raise ConfigError(f'hops must be a whole number >= 1, or "auto"; got {hops!r}')
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, get_args
 
 from openrag_core.errors import ConfigError
 from openrag_core.gate import Gate
-from openrag_core.pipeline import check_hops
-from openrag_core.records import EvidenceMode, GateMode, Hops
+from openrag_core.records import EvidenceMode, GateMode, Hops, check_hops
 from openrag_core.search import SearchOptions
 from openrag_core.weights import BUNDLED
 

@@ -8,8 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from openrag_core.build import Settings
-from openrag_core.pipeline import check_hops
-from openrag_core.records import EvidenceMode, Hops
+from openrag_core.records import EvidenceMode, Hops, check_hops
 from openrag_core.search import SearchMode
 
 DEFAULT = Settings()
