@@ -61,6 +61,7 @@ bench: setup  ## measure; some need $OPENRAG_TEST_DATA (two hours)
 	$(BIN)/python benchmarks/retrieval.py
 	$(BIN)/python benchmarks/multihop.py
 	$(BIN)/python benchmarks/conversations.py
+	$(BIN)/python benchmarks/routing.py docs/images/routing.png
 
 bundled: setup  ## train the bundled model anew into runs/; needs $OPENRAG_TEST_DATA (two hours)
 	$(BIN)/python recipes/bundled_questions.py runs/data
