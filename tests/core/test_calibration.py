@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis.strategies import floats
 
 from openrag_core import ConfigError, Draft, OpenRAG, Passage
-from openrag_core.calibration import CalibratedGate, Calibration, read_gate
+from openrag_core.calibration import FILE, CalibratedGate, Calibration, read_gate
+from openrag_core.weights import BUNDLED_ADAPTER
 from tests.fakes import FakeGenerator, FakeRetriever, reflected, tokens
 
 CURVE = Calibration((0.2, 0.4, 0.8), (0.1, 0.1, 0.9))
@@ -187,3 +188,13 @@ def test_passages_that_are_given_are_read_as_far_as_it_takes() -> None:
         gate(min_accuracy=0.8), reading={n: Calibration((4.0, 5.0), (0.1, 0.9)) for n in (1, 3)}
     )
     assert rag(worse).answer_from("unknown", PASSAGES[:3]).abstained
+
+
+def test_the_bundled_model_has_a_gate() -> None:
+    fitted = read_gate(BUNDLED_ADAPTER / FILE, min_accuracy=0.7)
+    assert fitted.amounts == (1, 5)
+    assert fitted.fitted_on["questions"] == 600
+    assert fitted.memory(0.9) < 0.7 < fitted.reading[5](3.45)  # it reads, and may then be sure
+    assert read_gate(BUNDLED_ADAPTER / FILE, max_retrieval_rate=0.5).mode == "f_minp"
+    with pytest.raises(ConfigError, match="out of reach"):
+        read_gate(BUNDLED_ADAPTER / FILE, min_accuracy=1.0)
