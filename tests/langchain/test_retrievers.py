@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from langchain_tests.integration_tests import RetrieversIntegrationTests
 
 from langchain_openrag import (
     AdaptiveRetriever,
+    CohereReranker,
     CrossEncoderReranker,
     LangChainChat,
     LangChainReranker,
@@ -34,6 +36,7 @@ from openrag_core import (
     Passage,
     SearchOptions,
 )
+from openrag_core.reranking import cohere, cross_encoder
 from openrag_core.retrieval import PassageIndex
 from tests.fakes import FakeGenerator, FakeReranker, FakeRetriever, tokens
 
@@ -263,3 +266,37 @@ def test_an_adaptive_retriever_takes_no_more_than_a_question() -> None:
     rag = OpenRAG(FakeGenerator(), FakeRetriever([BRIDGE]))
     with pytest.raises(ConfigError, match="leave out filter, k"):
         AdaptiveRetriever(rag=rag).invoke("When?", k=1, filter={"title": "x"})
+
+
+def last_first(
+    self: object,  # noqa: ARG001
+    questions: Sequence[str],  # noqa: ARG001
+    passages: Sequence[Sequence[Passage]],
+    top_k: int,
+) -> list[list[Passage]]:
+    """In place of a service and of a model."""
+    return [[replace(p, rerank_score=0.7) for p in reversed(own)][:top_k] for own in passages]
+
+
+def test_coheres_service_ranks_documents(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cohere.CohereReranker, "rerank", last_first)
+    compressor = CohereReranker("rerank-v3.5", top_n=1, api_key="key", max_retries=0)
+    documents = [Document("1912", id="f1"), Document("1893", id="b1")]
+    (best,) = compressor.compress_documents(documents, "When?")
+    assert (best.id, best.metadata) == ("b1", {"relevance_score": 0.7})
+    monkeypatch.delenv("CO_API_KEY", raising=False)
+    with pytest.raises(ConfigError, match="API key"):
+        CohereReranker().compress_documents(documents, "When?")
+
+
+def test_a_cross_encoder_ranks_documents(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+
+    def load(self: object, path: str, **settings: object) -> None:  # noqa: ARG001
+        asked.append((path, settings))
+
+    monkeypatch.setattr(cross_encoder.CrossEncoderReranker, "__init__", load)
+    monkeypatch.setattr(cross_encoder.CrossEncoderReranker, "rerank", last_first)
+    compressor = CrossEncoderReranker("some/folder", min_score=0.8, device="cpu")
+    assert compressor.compress_documents([Document("1912")], "When?") == []
+    assert asked == [("some/folder", {"device": "cpu"})]
