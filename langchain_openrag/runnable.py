@@ -222,15 +222,11 @@ class OpenRAGRunnable(RunnableSerializable[RunnableInput, RunnableOutput]):
     def _answer(self, questions: list[Question], managers: Sequence[Manager]) -> list[Answer]:
         tracing = _tracing(managers, questions)
         answers: list[Answer] = []
-        try:
-            with closing(self.configured.stream_many(questions)) as events:
-                for event in events:
-                    at_once(tracing.tell(event))
-                    if isinstance(event, AnswerEvent):
-                        answers.append(event.answer)
-        except BaseException as error:
-            at_once(tracing.fail(error))
-            raise
+        with tracing, closing(self.configured.stream_many(questions)) as events:
+            for event in events:
+                at_once(tracing.tell(event))
+                if isinstance(event, AnswerEvent):
+                    answers.append(event.answer)
         return answers
 
     async def _aanswer(
@@ -238,15 +234,11 @@ class OpenRAGRunnable(RunnableSerializable[RunnableInput, RunnableOutput]):
     ) -> list[Answer]:
         tracing = _tracing(managers, questions)
         answers: list[Answer] = []
-        try:
-            async with aclosing(self.configured.astream_many(questions)) as events:
-                async for event in events:
-                    await tracing.tell(event)
-                    if isinstance(event, AnswerEvent):
-                        answers.append(event.answer)
-        except BaseException as error:
-            await tracing.fail(error)
-            raise
+        async with tracing, aclosing(self.configured.astream_many(questions)) as events:
+            async for event in events:
+                await tracing.tell(event)
+                if isinstance(event, AnswerEvent):
+                    answers.append(event.answer)
         return answers
 
     def _transform(
@@ -254,29 +246,21 @@ class OpenRAGRunnable(RunnableSerializable[RunnableInput, RunnableOutput]):
     ) -> Generator[Any]:
         question = to_question(_sum(list(values)))
         tracing, pieces = _tracing([run_manager], [question]), Pieces()
-        try:
-            with closing(self.configured.stream(question)) as events:
-                for event in events:
-                    at_once(tracing.tell(event))
-                    yield from pieces(event)
-        except BaseException as error:
-            at_once(tracing.fail(error))
-            raise
+        with tracing, closing(self.configured.stream(question)) as events:
+            for event in events:
+                at_once(tracing.tell(event))
+                yield from pieces(event)
 
     async def _atransform(
         self, values: AsyncIterator[RunnableInput], run_manager: AsyncCallbackManagerForChainRun
     ) -> AsyncIterator[Any]:
         question = to_question(_sum([value async for value in values]))
         tracing, pieces = _tracing([run_manager], [question]), Pieces()
-        try:
-            async with aclosing(self.configured.astream(question)) as events:
-                async for event in events:
-                    await tracing.tell(event)
-                    for piece in pieces(event):
-                        yield piece
-        except BaseException as error:
-            await tracing.fail(error)
-            raise
+        async with tracing, aclosing(self.configured.astream(question)) as events:
+            async for event in events:
+                await tracing.tell(event)
+                for piece in pieces(event):
+                    yield piece
 
 
 def _tracing(managers: Sequence[Manager], questions: Sequence[Question]) -> Tracing:

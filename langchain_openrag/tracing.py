@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Coroutine, Sequence
 from inspect import isawaitable
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from langchain_core.callbacks import AsyncCallbackManagerForChainRun, CallbackManagerForChainRun
 from langchain_core.outputs import Generation, LLMResult
@@ -42,8 +42,23 @@ class Tracing:
                 for row, result in zip(questions, results, strict=True):
                     await self._end(stage, self._open.pop((stage, row)), result)
 
-    async def fail(self, error: BaseException) -> None:
-        """End what is still open."""
+    def __enter__(self) -> Self:
+        """What is open when an error passes ends as failed."""
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is not None:
+            at_once(self._fail(error))
+
+    async def __aenter__(self) -> Self:
+        """The same, for callbacks of event loops."""
+        return self
+
+    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is not None:
+            await self._fail(error)
+
+    async def _fail(self, error: BaseException) -> None:
         for (stage, _), run in self._open.items():
             name = "on_retriever_error" if stage in _RETRIEVING else "on_llm_error"
             await _done(getattr(run, name)(error))
