@@ -44,6 +44,9 @@ def build(
     window: Annotated[
         int | None, typer.Option(help="Words to which most passages are cut.")
     ] = None,
+    whole: Annotated[
+        float, typer.Option(help="With --window, share of the passages that stay whole.")
+    ] = 0.3,
     seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
 ) -> None:
     """Make training rows that contrast gold passages with distractors.
@@ -52,7 +55,9 @@ def build(
     """
     from openrag_core import training  # noqa: PLC0415  (loads torch)
 
-    mix = training.Mix(gold=gold, mixed=mixed, distractor=distractor, window=window, seed=seed)
+    mix = training.Mix(
+        gold=gold, mixed=mixed, distractor=distractor, window=window, whole=whole, seed=seed
+    )
     read = [question for file in questions for question in training.read_questions(file)]
     helpers = _helpers(output, mine=mine, base=base, critic=critic)
     with progress() as advance:

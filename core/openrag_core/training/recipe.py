@@ -52,6 +52,9 @@ class Recipe(_Part):
 
     base: str = BUNDLED
     """Dense model: "bundled", a folder, or a name on a hub."""
+    start: str | None = None
+    """Trained mixture over that base to go on from: "bundled", or an adapter-only checkpoint. The
+    sizes of experts and LoRA must be its own."""
     rows: list[str] = Field(min_length=1)
     """Files of training rows, or datasets on a hub as NAME or NAME:SUBSET."""
     validation: list[str] = []
@@ -84,8 +87,9 @@ class Recipe(_Part):
     """Share of the steps in which it falls, for the schedule warmup_stable_decay."""
     weight_decay: float = Field(default=0, ge=0)
     max_grad_norm: float = Field(default=1, gt=0)
-    bf16: bool = True
-    """Multiply in bfloat16; what is trained is kept in float32."""
+    bf16: bool | None = None
+    """Multiply in bfloat16; what is trained is kept in float32. By default where the device does so
+    natively: a processor without is fifty times slower at it than in float32."""
     gradient_checkpointing: bool = False
     """Compute activations twice, and keep fewer."""
     fsdp: bool = False
@@ -125,6 +129,7 @@ def read_recipe(file: Path) -> Recipe:
             "rows": [_beside(here, source) for source in recipe.rows],
             "validation": [_beside(here, source) for source in recipe.validation],
             "base": _beside(here, recipe.base),
+            "start": recipe.start and _beside(here, recipe.start),
         }
     )
 

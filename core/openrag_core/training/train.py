@@ -19,9 +19,12 @@ from transformers import PrinterCallback, TrainerCallback, TrainingArguments, se
 
 from openrag_core.compute import choose_device, choose_dtype
 from openrag_core.errors import ConfigError
+from openrag_core.model.checkpoints.adapter import LORA, WEIGHTS, put_added
 from openrag_core.model.checkpoints.dense import load_dense
 from openrag_core.model.checkpoints.files import new_folder
+from openrag_core.model.checkpoints.lora import put_lora_weights
 from openrag_core.model.checkpoints.saving import save
+from openrag_core.model.modeling import OpenRAGForCausalLM
 from openrag_core.model.upcycle import add_reflection_tokens, embedding_weights, upcycle
 from openrag_core.training.curve import CurveCallback, read_log
 from openrag_core.training.encoding import EncodedRows, encode_rows
@@ -29,6 +32,7 @@ from openrag_core.training.modules import make_trainable
 from openrag_core.training.plan import Plan, plan
 from openrag_core.training.recipe import Recipe, read_recipe, write_recipe
 from openrag_core.training.rows import read_rows
+from openrag_core.training.start import find_start
 from openrag_core.training.trainer import (
     Collate,
     OpenRAGTrainer,
@@ -122,7 +126,8 @@ def train(
     if not trainer.args.should_save:
         return None
     if state is not None:  # what was learned, on dense weights that were never cut or rounded
-        whole = recipe.model_copy(update={"load_in_4bit": False})
+        numbers = {"load_in_4bit": False, "bf16": _numbers(recipe, where) == torch.bfloat16}
+        whole = recipe.model_copy(update=numbers)
         model, tokenizer = make_model(whole, torch.device("cpu"))
         put_trained_state(model, state)
     _save(model, tokenizer, recipe, output / MODEL)
@@ -199,6 +204,13 @@ def _device(name: str | None) -> torch.device:
     return where
 
 
+def _numbers(recipe: Recipe, where: torch.device) -> torch.dtype:
+    """What is multiplied in."""
+    if recipe.bf16 is None:
+        return choose_dtype(None, where)
+    return torch.bfloat16 if recipe.bf16 else torch.float32
+
+
 def make_model(recipe: Recipe, where: torch.device) -> tuple[Any, Tokenizer]:
     """The model that a recipe trains, with everything else frozen, and its tokenizer.
 
@@ -207,12 +219,12 @@ def make_model(recipe: Recipe, where: torch.device) -> tuple[Any, Tokenizer]:
         where: The device that it will be trained on; the Trainer moves it there.
     """
     kwargs: dict[str, Any] = {}
+    start = find_start(recipe)
     if recipe.load_in_4bit:
         from openrag_core.model.checkpoints.loading import four_bits  # noqa: PLC0415
 
         kwargs = four_bits(choose_dtype(None, where), {"": where})
-    dtype = torch.bfloat16 if recipe.bf16 else torch.float32
-    model, tokenizer = load_dense(recipe.base, dtype=dtype, **kwargs)
+    model, tokenizer = load_dense(recipe.base, dtype=_numbers(recipe, where), **kwargs)
     if recipe.mixture is not None:
         sizes = recipe.mixture
         model = upcycle(
@@ -229,7 +241,14 @@ def make_model(recipe: Recipe, where: torch.device) -> tuple[Any, Tokenizer]:
     model.config.reflection_trained = True
     if where.type == "cpu":  # on short rows the fused kernel's backward pass takes most of a step
         model.set_attn_implementation("eager")
-    return make_trainable(model, tokenizer, recipe.lora), tokenizer
+    if start is None:
+        return make_trainable(model, tokenizer, recipe.lora), tokenizer
+    assert isinstance(model, OpenRAGForCausalLM)
+    put_added(start / WEIGHTS, model)
+    adapted = make_trainable(model, tokenizer, recipe.lora)
+    if (start / LORA).is_dir():
+        put_lora_weights(adapted, start / LORA)
+    return adapted, tokenizer
 
 
 def encode_sources(recipe: Recipe, tokenizer: Tokenizer, sources: Sequence[str]) -> EncodedRows:
@@ -257,7 +276,7 @@ def _arguments(recipe: Recipe, output: Path, where: torch.device, steps: int) ->
         weight_decay=recipe.weight_decay,
         max_grad_norm=recipe.max_grad_norm,
         train_sampling_strategy="sequential",  # the plan is the order
-        bf16=recipe.bf16,
+        bf16=_numbers(recipe, where) == torch.bfloat16,
         use_cpu=where.type == "cpu",
         fsdp="full_shard auto_wrap" if recipe.fsdp else None,
         ddp_find_unused_parameters=False,

@@ -144,7 +144,7 @@ def load_adapter(
             missing, has another shape or is not known.
     """
     where = find_base(folder, base)
-    config = _config(folder)
+    config = read_config(folder)
     if kwargs.get("dtype") == "auto" and config.dtype is not None:
         kwargs["dtype"] = config.dtype
     dense = from_folder(where, **kwargs)
@@ -159,7 +159,7 @@ def load_adapter(
     if (folder / GENERATION_CONFIG_NAME).is_file():
         model.generation_config = GenerationConfig.from_pretrained(folder)
     model.resize_token_embeddings(config.get_text_config().vocab_size, mean_resizing=False)
-    _put(folder / WEIGHTS, model)
+    put_added(folder / WEIGHTS, model)
     if read_json(folder / BASE)["lora"]:
         adapted: Any = put_lora(model, folder / LORA)
         four_bits = getattr(model, "is_loaded_in_4bit", False)  # merged, it would be rounded away
@@ -245,7 +245,12 @@ def find_base(folder: Path, base: str | PathLike[str] | None) -> Path:
     return where
 
 
-def _config(folder: Path) -> OpenRAGConfig:
+def read_config(folder: Path) -> OpenRAGConfig:
+    """The configuration of an adapter-only checkpoint.
+
+    Raises:
+        CheckpointError: It is missing, damaged, or of another kind of model.
+    """
     with readable(folder / "config.json"):
         config = AutoConfig.from_pretrained(folder)
     if not isinstance(config, OpenRAGConfig):
@@ -254,8 +259,17 @@ def _config(folder: Path) -> OpenRAGConfig:
 
 
 @torch.no_grad()
-def _put(file: Path, model: OpenRAGForCausalLM) -> None:
-    """Copy tensors into the model; each must be there and fit."""
+def put_added(file: Path, model: OpenRAGForCausalLM) -> None:
+    """Copy routers, experts and embedding rows into a mixture.
+
+    Args:
+        file: The adapter.safetensors of an adapter-only checkpoint.
+        model: Of the same sizes, its embeddings resized for the reflection tokens.
+
+    Raises:
+        CheckpointError: The file is damaged, or a tensor is missing, has another shape or is not
+            known.
+    """
     tensors = read_file(file)
     own = {name: p for name, p in model.named_parameters() if EXPERTS.fullmatch(name)}
     embeddings = dict(zip(_EMBEDDINGS, embedding_weights(model), strict=True))

@@ -58,19 +58,33 @@ def put_lora(
         CheckpointError: A file is missing or damaged, does not fit the model, or lacks a tensor.
     """
     config = read_lora_config(folder)
-    files = [folder / f"adapter_model.{suffix}" for suffix in ("safetensors", "bin")]
-    file = next((file for file in files if file.is_file()), files[0])
-    tensors = read_file(file)
     try:
         adapted: Any = PeftModel(model, config)
     except ValueError as error:
         raise CheckpointError(
             f"{folder / 'adapter_config.json'}: does not fit the model ({error})"
         ) from error
+    put_lora_weights(adapted, folder, embeddings=embeddings, optional=optional)
+    whole: PeftModel = adapted.eval()
+    return whole
+
+
+def put_lora_weights(
+    adapted: PeftModel,
+    folder: Path,
+    *,
+    embeddings: bool = False,
+    optional: Callable[[Shapes], Collection[str]] = lambda _: (),
+) -> None:
+    """Copy the weights of a LoRA into one of the same shape.
+
+    Arguments and errors are those of `put_lora`.
+    """
+    files = [folder / f"adapter_model.{suffix}" for suffix in ("safetensors", "bin")]
+    file = next((file for file in files if file.is_file()), files[0])
+    tensors = read_file(file)
     state = get_peft_model_state_dict(adapted, save_embedding_layers=embeddings)
     shapes = {name: tensor.shape for name, tensor in state.items()}
     check_known(file, tensors, shapes)
     check_complete(file, tensors, shapes, optional=optional(shapes))
     set_peft_model_state_dict(adapted, tensors)
-    whole: PeftModel = adapted.eval()
-    return whole
