@@ -2,7 +2,7 @@
 
 from openrag_core._extras import need
 
-need("eval", "filelock", "pydantic", "ranx", "rouge_score", "scipy", "tenacity")
+need("eval", "filelock", "matplotlib", "pydantic", "ranx", "rouge_score", "scipy", "tenacity")
 
 from openrag_core.evaluation.asking import Price, Usage  # noqa: E402
 from openrag_core.evaluation.cases import Case  # noqa: E402

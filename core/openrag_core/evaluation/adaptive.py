@@ -6,15 +6,18 @@ the two answers counts. Source: the figure of Islam et al., Open-RAG (arXiv:2410
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from openrag_core.errors import EvaluationError
+from openrag_core.records import Signal
 
+Record = Mapping[str, Any]
+"""What `openrag eval` keeps of a question."""
 Order = Literal["f_ret", "f_minp", "f_meanp", "random", "oracle"]
 
 
@@ -81,10 +84,52 @@ class Curve:
         """Accuracy at a share, in [0, 1], on the line between the points."""
         return float(np.interp(share, *self._columns))
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {
+            "order": self.order,
+            "area": self.area,
+            "lossless": asdict(self.lossless),
+            "best": asdict(self.best),
+            "points": [asdict(point) for point in self.points],
+        }
+
     @property
     def _columns(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         shares = np.array([point.share for point in self.points])
         return shares, np.array([point.accuracy for point in self.points])
+
+
+def trials(records: Sequence[Record]) -> list[Trial]:
+    """What the curves are drawn from.
+
+    Args:
+        records: As `openrag eval` writes them; those that nothing was read for, or whose main
+            metric says nothing of one of the two answers, are left out.
+    """
+    return [
+        Trial(
+            memory=float(one["scores"]["memory"][one["metric"]]),
+            reading=float(one["scores"]["reading"][one["metric"]]),
+            signals={str(name): value for name, value in confidences_of(one).items()},
+            memory_seconds=float(one["memory"]["seconds"]),
+            reading_seconds=sum(one["reading"]["seconds"].values()),
+            memory_tokens=one["memory"]["tokens"],
+            reading_tokens=one["reading"]["tokens"],
+        )
+        for one in records
+        if one["reading"] is not None
+        and all(one["metric"] in one["scores"][way] for way in ("memory", "reading"))
+    ]
+
+
+def confidences_of(record: Record) -> dict[Signal, float]:
+    """Of the draft, by signal; high where no passage is needed."""
+    signals = record["signals"]
+    found: dict[Signal, float] = {"f_minp": signals["f_minp"], "f_meanp": signals["f_meanp"]}
+    if signals.get("f_ret") is not None:
+        found["f_ret"] = 1.0 - signals["f_ret"]
+    return found
 
 
 def curves(trials: Sequence[Trial]) -> list[Curve]:

@@ -1,4 +1,4 @@
-"""Results of `openrag eval` -> the adaptive curve and a fitted gate."""
+"""Results of `openrag eval` -> a fitted gate, and what it would have come to."""
 
 from __future__ import annotations
 
@@ -11,12 +11,10 @@ from sklearn.metrics import roc_auc_score
 
 from openrag_core.calibration import CalibratedGate
 from openrag_core.errors import EvaluationError
-from openrag_core.evaluation.adaptive import Trial
+from openrag_core.evaluation.adaptive import Record, confidences_of
 from openrag_core.evaluation.fitting import Fit, Method, fit, gate_dict
 from openrag_core.evaluation.metrics import normalised_match
 from openrag_core.records import Signal
-
-Record = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,27 +29,6 @@ class FittedGate:
     0.5 is chance."""
     gate: dict[str, Any]
     """For gate.json; `openrag_core.calibration.read_gate` reads it."""
-
-
-def trials(records: Sequence[Record]) -> list[Trial]:
-    """What the adaptive curve is drawn from.
-
-    Args:
-        records: As `openrag eval` writes them; those that nothing was read for are left out.
-    """
-    return [
-        Trial(
-            memory=float(one["scores"]["memory"][one["metric"]]),
-            reading=float(one["scores"]["reading"][one["metric"]]),
-            signals={str(name): value for name, value in _confidences(one).items()},
-            memory_seconds=float(one["memory"]["seconds"]),
-            reading_seconds=sum(one["reading"]["seconds"].values()),
-            memory_tokens=one["memory"]["tokens"],
-            reading_tokens=one["reading"]["tokens"],
-        )
-        for one in records
-        if one["reading"] is not None and one["metric"] in one["scores"]["memory"]
-    ]
 
 
 def fit_gate(
@@ -75,10 +52,10 @@ def fit_gate(
     asked = [one for one in records if one["reading"] is not None and one["answers"]]
     right = [_right(one, one["memory"]["text"]) for one in asked]
     signals: tuple[Signal, ...] = get_args(Signal)
-    names = [name for name in signals if all(name in _confidences(one) for one in asked)]
+    names = [name for name in signals if all(name in confidences_of(one) for one in asked)]
     if not asked or not names:
         raise EvaluationError("no questions to fit a gate to: run openrag eval with passages first")
-    confidences = {name: [_confidences(one)[name] for one in asked] for name in names}
+    confidences = {name: [confidences_of(one)[name] for one in asked] for name in names}
     ranking = {name: _area(right, confidences[name]) for name in names}
     best: Signal = max(names, key=lambda name: ranking[name])
     chosen = best if signal is None else signal
@@ -110,7 +87,7 @@ def simulate(gate: CalibratedGate, records: Sequence[Record]) -> Outcome:
     asked = [one for one in records if one["reading"] is not None and one["answers"]]
     right, answered, retrieved, passages = 0, 0, 0, 0
     for one in asked:
-        if not _opens(gate, _confidences(one)[gate.signal]):
+        if not _opens(gate, confidences_of(one)[gate.signal]):
             right += _right(one, one["memory"]["text"])
             answered += 1
             continue
@@ -138,15 +115,6 @@ def _opens(gate: CalibratedGate, confidence: float) -> bool:
         return plain.mode == "always"
     least = 1.0 - plain.threshold if gate.signal == "f_ret" else plain.threshold
     return confidence < least
-
-
-def _confidences(record: Record) -> dict[Signal, float]:
-    """Of the draft, by signal; high where no passage is needed."""
-    signals = record["signals"]
-    found: dict[Signal, float] = {"f_minp": signals["f_minp"], "f_meanp": signals["f_meanp"]}
-    if signals.get("f_ret") is not None:
-        found["f_ret"] = 1.0 - signals["f_ret"]
-    return found
 
 
 def _amounts(records: Sequence[Record]) -> list[int]:

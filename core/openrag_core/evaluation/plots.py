@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from openrag_core.evaluation.adaptive import Curve
-from openrag_core.evaluation.fitting import Fit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
+
+    from openrag_core.evaluation.fitting import Fit
 
 _STYLES = {
     "f_meanp": ("tab:blue", "-"),

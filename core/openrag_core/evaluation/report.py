@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from openrag_core import html
 from openrag_core.errors import EvaluationError
-from openrag_core.evaluation.adaptive import Curve, curves
-from openrag_core.evaluation.calibrate import trials
+from openrag_core.evaluation.adaptive import Curve, curves, trials
 from openrag_core.evaluation.plots import adaptive_curve, png
 from openrag_core.evaluation.summary import WAYS, summarise
 from openrag_core.html import Html, tag
@@ -114,7 +113,8 @@ def _adaptive(records: Sequence[Mapping[str, Any]], metric: str) -> Html:
         return Html()
     swept = curves(both)
     rows = [_of_curve(curve) for curve in swept]
-    head = ("order", "area", "least share that loses nothing", "best", "at share", "threshold")
+    least = ("least share that loses nothing", "seconds", "tokens")
+    head = ("order", "area", *least, "best", "at share", "threshold")
     return tag(
         "div",
         tag("h3", "When to retrieve"),
@@ -124,11 +124,13 @@ def _adaptive(records: Sequence[Mapping[str, Any]], metric: str) -> Html:
 
 
 def _of_curve(curve: Curve) -> tuple[str, ...]:
-    best = curve.best
+    best, lossless = curve.best, curve.lossless
     return (
         curve.order,
         f"{curve.area:.3f}",
-        f"{curve.lossless.share:.2f}",
+        f"{lossless.share:.2f}",
+        f"{lossless.seconds:.2f}",
+        f"{lossless.tokens:.0f}",
         f"{best.accuracy:.3f}",
         f"{best.share:.2f}",
         _number(best.threshold, "{:.3f}"),

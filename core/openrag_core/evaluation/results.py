@@ -4,6 +4,7 @@ config.json: made first; a run of another configuration is refused.
 results.jsonl: appended to, batch by batch, each safe on disk before the next one begins. A last
     line without its end was cut off, and is written again.
 summary.json: made when all is done, from the lines.
+adaptive.json, adaptive.png: likewise, where questions were answered both ways.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from filelock import FileLock, Timeout
 
 from openrag_core.errors import EvaluationError
 
-CONFIG, RESULTS, SUMMARY = "config.json", "results.jsonl", "summary.json"
+CONFIG, RESULTS = "config.json", "results.jsonl"
+SUMMARY, CURVES, PICTURE = "summary.json", "adaptive.json", "adaptive.png"
 _UNFINISHED = ".unfinished."
 _ABSENT = "nothing"
 Record = dict[str, Any]
@@ -43,16 +45,29 @@ class Results:
         """Write records, and wait until they are safe on disk."""
         added = list(records)
         lines = "".join(_line(record) for record in added)
-        (self.folder / SUMMARY).unlink(missing_ok=True)  # it would not be of all of them
+        for conclusion in (SUMMARY, CURVES, PICTURE):  # they would not be of all of them
+            (self.folder / conclusion).unlink(missing_ok=True)
         with (self.folder / RESULTS).open("ab") as file:
             file.write(lines.encode())
             file.flush()
             os.fsync(file.fileno())
         self.records += added
 
-    def conclude(self, summary: Mapping[str, Any]) -> None:
-        """Write the summary."""
-        _write(self.folder / SUMMARY, summary)
+    def conclude(
+        self, summary: Mapping[str, Any], curves: object = None, picture: bytes | None = None
+    ) -> None:
+        """Write what all the records come to.
+
+        Args:
+            summary: See `summarise`.
+            curves: The adaptive curve, in plain values; None where there is none.
+            picture: The same as PNG.
+        """
+        if curves is not None:
+            _write(self.folder / CURVES, _json(curves))
+        if picture is not None:
+            _write(self.folder / PICTURE, picture)
+        _write(self.folder / SUMMARY, _json(summary))
 
 
 @contextmanager
@@ -73,7 +88,7 @@ def opened(folder: Path, config: Mapping[str, Any]) -> Iterator[Results]:
         with FileLock(folder / ".lock", timeout=0):
             if not (folder / CONFIG).is_file():
                 _check_empty(folder)
-                _write(folder / CONFIG, config)
+                _write(folder / CONFIG, _json(config))
             _check_same(folder, _config(folder), config)
             _cut_torn_line(folder / RESULTS)
             yield Results(folder, _records(folder))
@@ -117,11 +132,14 @@ def _line(content: object) -> str:
     return json.dumps(content, ensure_ascii=False, default=str) + "\n"
 
 
-def _write(file: Path, content: object) -> None:
+def _json(content: object) -> bytes:
+    return f"{json.dumps(content, ensure_ascii=False, indent=1, default=str)}\n".encode()
+
+
+def _write(file: Path, content: bytes) -> None:
     unfinished = file.with_name(f"{_UNFINISHED}{file.name}")
-    with unfinished.open("w", encoding="utf-8") as out:
-        json.dump(content, out, ensure_ascii=False, indent=1, default=str)
-        out.write("\n")
+    with unfinished.open("wb") as out:
+        out.write(content)
         out.flush()
         os.fsync(out.fileno())
     unfinished.replace(file)

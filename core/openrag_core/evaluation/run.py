@@ -16,7 +16,9 @@ from typing import Any, Literal, get_args
 from openrag_core import __version__
 from openrag_core.errors import ConfigError, EvaluationError, QuestionError
 from openrag_core.evaluation import results
+from openrag_core.evaluation.adaptive import curves, trials
 from openrag_core.evaluation.examples import Example
+from openrag_core.evaluation.plots import adaptive_curve, png
 from openrag_core.evaluation.summary import WAYS, Way, summarise
 from openrag_core.evaluation.tasks import Said, Task, task
 from openrag_core.gate import Gate, f_meanp, f_minp, f_ret
@@ -93,7 +95,7 @@ def evaluate(  # noqa: PLR0913  (each is named where it is called)
             kept.append(_answered(_Pass(rag, chosen, name, source, batch), data))
             progress(len(batch), len(wanted))
         summary = summarise(kept.records)
-        kept.conclude(summary)
+        kept.conclude(summary, *_curves(kept.records, summary["metric"]))
     return Evaluated(folder, summary, len(rest))
 
 
@@ -247,6 +249,18 @@ class GivenRetriever:
     def retrieve(self, questions: Sequence[str], top_k: int) -> list[list[Passage]]:
         """Those of each question, in their order."""
         return [list(self.passages[question][:top_k]) for question in questions]
+
+
+def _curves(
+    records: Sequence[results.Record], metric: str
+) -> tuple[dict[str, Any], bytes] | tuple[None, None]:
+    """The adaptive curve, in numbers and as a picture, where questions were answered both ways."""
+    both = trials(records)
+    if not both:
+        return None, None
+    swept = curves(both)
+    numbers = {"metric": metric, "n": len(both), "curves": [one.to_dict() for one in swept]}
+    return numbers, png(adaptive_curve(swept, metric=metric))
 
 
 def _batches(examples: Sequence[Example], size: int) -> Iterator[Sequence[Example]]:

@@ -14,8 +14,8 @@ import pytest
 
 from openrag_core import EvaluationError
 from openrag_core.calibration import read_gate
-from openrag_core.evaluation.adaptive import curves
-from openrag_core.evaluation.calibrate import fit_gate, simulate, trials
+from openrag_core.evaluation.adaptive import curves, trials
+from openrag_core.evaluation.calibrate import fit_gate, simulate
 from openrag_core.evaluation.report import page
 from tests.core.test_cli import Run, openrag  # noqa: F401
 
@@ -133,7 +133,8 @@ CONFIG = {
 def test_records_become_trials() -> None:
     one = record(0, known=True, confidence=0.8, first=(False, 1.0), best=(True, 2.0))
     unread = {**one, "reading": None}
-    (trial,) = trials([one, unread])
+    unscored = {**one, "scores": one["scores"] | {"reading": {}}}
+    (trial,) = trials([one, unread, unscored])
     assert (trial.memory, trial.reading) == (1.0, 1.0)
     assert trial.signals == {"f_minp": 0.4, "f_meanp": 0.8, "f_ret": pytest.approx(0.8)}
     assert (trial.memory_seconds, trial.reading_seconds) == (0.1, 0.5)

@@ -21,6 +21,7 @@ from openrag_core import (
     Token,
 )
 from openrag_core.evaluation import evaluate, mean_with_interval, read_results, summarise
+from openrag_core.evaluation.results import opened
 from openrag_core.ports import Settled
 from tests.fakes import FakeGenerator, FakeReranker, FakeRetriever, reflected, tokens
 
@@ -95,6 +96,39 @@ def test_each_question_is_answered_both_ways(rag: OpenRAG, data: Path, tmp_path:
     assert done.summary["reading"]["match"] == {"mean": 1.0, "n": COUNT, "low": 1.0, "high": 1.0}
     assert done.summary["kinds"] == {"first": {"memory": 0.0, "reading": 1.0, "n": 1}}
     assert done.summary["tokens"] == {"memory": 2.0, "reading": 2.0}
+
+
+def test_the_adaptive_curve_is_kept_in_numbers_and_as_a_picture(
+    rag: OpenRAG, data: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "out"
+    evaluate(rag, "popqa", data, folder, limit=2)
+    assert json.loads((folder / "adaptive.json").read_text("utf-8"))["n"] == 2
+    evaluate(rag, "popqa", data, folder)
+    kept = json.loads((folder / "adaptive.json").read_text("utf-8"))
+    assert (kept["metric"], kept["n"]) == ("match", COUNT)
+    curve = {one["order"]: one for one in kept["curves"]}["f_meanp"]
+    always = {"threshold": None, "share": 1.0, "accuracy": 1.0, "tokens": 4.0}
+    assert curve["points"][-1].items() >= always.items()
+    assert curve["points"][0]["accuracy"] == 0.0
+    assert curve["best"] == curve["lossless"] == curve["points"][-1]
+    assert curve["area"] == pytest.approx(0.5)
+    assert (folder / "adaptive.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_is_not_of_all_records_does_not_stay(rag: OpenRAG, data: Path, tmp_path: Path) -> None:
+    evaluate(rag, "popqa", data, tmp_path / "out", limit=2)
+    made = {"summary.json", "adaptive.json", "adaptive.png"}
+    assert {file.name for file in (tmp_path / "out").iterdir()} > made
+    config, _ = read_results(tmp_path / "out")
+    with opened(tmp_path / "out", config) as kept:
+        kept.append([{"id": "more"}])
+    assert not made & {file.name for file in (tmp_path / "out").iterdir()}
+
+
+def test_without_passages_there_is_no_curve(rag: OpenRAG, data: Path, tmp_path: Path) -> None:
+    evaluate(rag, "popqa", data, tmp_path / "out", passages="none")
+    assert not list((tmp_path / "out").glob("adaptive*"))
 
 
 def test_a_trained_model_is_asked_whether_it_would_retrieve(data: Path, tmp_path: Path) -> None:
@@ -220,6 +254,7 @@ def test_a_run_that_fails_keeps_what_is_done(rag: OpenRAG, data: Path, tmp_path:
         evaluate(stopped, "popqa", data, folder, batch_size=2)
     assert [record["id"] for record in results(folder)] == ["q0", "q1", "q2", "q3"]
     assert not (folder / "summary.json").exists()
+    assert not list(folder.glob("adaptive*"))
     with pytest.raises(EvaluationError, match=r"pipeline\.generator: 'Stopped' there, 'FakeGen"):
         evaluate(rag, "popqa", data, folder)
     again = replace(rag, generator=type("Stopped", (FakeGenerator,), {})(drafts=generator.drafts))
