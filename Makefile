@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+EXPORTS := .venv-exports/bin
 INDEX := .demo/index
 
 # OpenMP threads that spin at every barrier make a command many times slower as soon as another
@@ -10,7 +11,7 @@ ifndef OMP_WAIT_POLICY
 export GOMP_SPINCOUNT ?= 1000
 endif
 
-.PHONY: help setup demo test check format lint types layers bench bundled systems clean
+.PHONY: help setup demo test check format lint types layers bench bundled systems tasks exports clean
 
 help:  ## show the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 10
@@ -84,5 +85,19 @@ systems: setup  ## train what the bundled model is compared with, and measure al
 	$(BIN)/python benchmarks/systems.py measure mixture bundled
 	$(BIN)/python benchmarks/systems.py table
 
+tasks: setup  ## the bundled model on every task; needs $OPENRAG_TEST_DATA (hours)
+	$(BIN)/python benchmarks/tasks.py runs/tasks 300
+	$(BIN)/openrag calibrate runs/tasks/nq runs/tasks/popqa -o runs/tasks/gate.json
+	$(BIN)/openrag report runs/tasks/nq runs/tasks/popqa -o runs/tasks/report.html
+
+exports: .venv-exports/.installed  ## the exports, with DeepEval and Ragas themselves
+	$(EXPORTS)/python -m pytest --noconftest tests/core/evaluation/test_exports.py
+
+# DeepEval and transformers ask for versions of click that exclude each other.
+.venv-exports/.installed: pyproject.toml
+	$(PYTHON) -m venv .venv-exports
+	$(EXPORTS)/python -m pip install --quiet --editable '.[deepeval,ragas]'
+	@touch $@
+
 clean:  ## remove what the targets made
-	rm -rf .venv .demo .openrag dist
+	rm -rf .venv .venv-exports .demo .openrag dist

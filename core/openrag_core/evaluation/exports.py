@@ -64,7 +64,7 @@ def ragas_dicts(records: Records, way: Way | None = None) -> list[dict[str, Any]
 
 
 def to_deepeval(records: Records, way: Way | None = None) -> list[LLMTestCase]:
-    """Test cases for DeepEval's metrics (extra: deepeval).
+    """Test cases for DeepEval's metrics (extra: deepeval, in an environment without transformers).
 
     Args and errors as in `deepeval_dicts`. DeepEval reports its use unless the environment says
     DEEPEVAL_TELEMETRY_OPT_OUT=1, which is set here where it is not.
