@@ -14,13 +14,13 @@ from typing import Any
 
 import torch
 from peft import PeftModel
+from transformers import AutoConfig, PrinterCallback, TrainerCallback, TrainingArguments, set_seed
 from transformers import PreTrainedTokenizerBase as Tokenizer
-from transformers import PrinterCallback, TrainerCallback, TrainingArguments, set_seed
 
 from openrag_core.compute import choose_device, choose_dtype
 from openrag_core.errors import ConfigError
 from openrag_core.model.checkpoints.adapter import LORA, WEIGHTS, put_added
-from openrag_core.model.checkpoints.dense import load_dense
+from openrag_core.model.checkpoints.dense import dense_folder, load_dense
 from openrag_core.model.checkpoints.files import new_folder
 from openrag_core.model.checkpoints.lora import put_lora_weights
 from openrag_core.model.checkpoints.saving import save
@@ -302,7 +302,11 @@ def _pad(tokenizer: Tokenizer) -> int:
 
 def _save(model: PeftModel, tokenizer: Tokenizer, recipe: Recipe, folder: Path) -> None:
     """In the base's numbers: adapter-only for a mixture, whole for a dense model."""
-    model.eval().to(model.dtype)
+    numbers = model.dtype
+    if numbers == torch.float32:  # which holds those of the file exactly, where others may not
+        config: Any = AutoConfig.from_pretrained(dense_folder(recipe.base))
+        numbers = config.dtype or numbers
+    model.eval().to(numbers)
     if recipe.mixture is not None:
         save(model, tokenizer, folder, layout="adapter", base=recipe.base)
         return

@@ -36,7 +36,6 @@ from openrag_core.training import (
 )
 from openrag_core.training.encoding import IGNORED, encode_rows
 from openrag_core.training.losses import response_loss
-from openrag_core.training.train import make_model
 from openrag_core.training.trainer import Collate
 from tests.core.training.tiny import make_base, make_rows, recipe
 
@@ -335,28 +334,6 @@ def test_what_cannot_be_trained_is_said(base: Path, rows: Path, tmp_path: Path) 
     with pytest.raises(CheckpointError, match="no checkpoint 'nowhere/none'"):
         trained(Path("nowhere/none"), rows, tmp_path / "c")
     assert list(tmp_path.iterdir()) == [empty]  # the folders are free for the next attempt
-
-
-@pytest.mark.parametrize(
-    ("wanted", "native", "dtype"),
-    [
-        (None, True, torch.bfloat16),
-        (None, False, torch.float32),
-        (True, False, torch.bfloat16),
-        (False, True, torch.float32),
-    ],
-)
-def test_numbers_are_those_that_the_device_multiplies_natively(
-    base: Path,
-    rows: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    wanted: bool | None,
-    native: bool,
-    dtype: torch.dtype,
-) -> None:
-    monkeypatch.setattr("openrag_core.compute._has_bf16", lambda _: native)
-    model, _ = make_model(recipe(base, rows, bf16=wanted), torch.device("cpu"))
-    assert model.get_base_model().dtype == dtype
 
 
 def torchrun(folder: Path, *command: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -13,7 +14,7 @@ from openrag_core.training import LoRA, Mixture, Recipe, Row, write_rows
 NAMES = ("Ana", "Ben", "Eva", "Tom", "Ida")
 
 
-def make_base(folder: Path, *, tied: bool = True) -> Path:
+def make_base(folder: Path, *, tied: bool = True, dtype: torch.dtype = torch.float32) -> Path:
     """A dense checkpoint over bytes."""
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {"<pad>": 0, "<s>": 1, "</s>": 2} | {c: n for n, c in enumerate(letters, 3)}
@@ -40,7 +41,8 @@ def make_base(folder: Path, *, tied: bool = True) -> Path:
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        LlamaForCausalLM(config).save_pretrained(folder)
+        model: Any = LlamaForCausalLM(config)
+        model.to(dtype).save_pretrained(folder)
     return folder
 
 
