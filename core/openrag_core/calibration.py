@@ -230,7 +230,9 @@ def read_gate(
             "from questions with known answers; or give a gate and a threshold"
         ) from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(f"{file} is no fitted gate: {error!r}") from error
+        raise ConfigError(
+            f"{file} is no fitted gate, as openrag calibrate writes it ({error!r})"
+        ) from error
     return CalibratedGate(
         reading=reading,
         min_accuracy=min_accuracy,

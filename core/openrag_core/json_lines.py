@@ -96,9 +96,10 @@ def _listed(path: Path, text: str, error: Error) -> Iterator[tuple[str, dict[str
 
 
 def _open(path: Path, mode: Literal["rt", "wt"]) -> IO[str]:
+    encoding = "utf-8-sig" if mode == "rt" else "utf-8"  # some editors begin a file with a mark
     if path.suffix == ".gz":
-        return gzip.open(path, mode, encoding="utf-8")
-    return path.open(mode, encoding="utf-8")
+        return gzip.open(path, mode, encoding=encoding)
+    return path.open(mode, encoding=encoding)
 
 
 def _parsed(where: str, text: str, error: Error) -> object:

@@ -131,6 +131,11 @@ class Settings:
                 f"gate={self.gate!r} and a target (min_accuracy, max_retrieval_rate) contradict "
                 "each other: the fitted gate knows its own signal and threshold"
             )
+        if self.calibration is not None and not self.calibrated:
+            raise ConfigError(
+                f"calibration={str(self.calibration)!r} does nothing without a target: give "
+                "min_accuracy (such as 0.8) or max_retrieval_rate (such as 0.5) with it"
+            )
         if self.evidence not in get_args(EvidenceMode):
             raise ConfigError(
                 f"evidence must be one of {', '.join(get_args(EvidenceMode))}; "

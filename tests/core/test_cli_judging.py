@@ -69,6 +69,39 @@ def test_an_evaluation_is_judged_once(openrag: Run, run_folder: Path) -> None:
     assert Path("asked.txt").read_text("utf-8") == "x" * 8
 
 
+def test_judgements_by_other_rubrics_stay(openrag: Run, run_folder: Path) -> None:
+    command = ("judge", "run", "--chat", "chats:chat", "--rubric")
+    openrag(*command, "correctness")
+    done = openrag(*command, "chats:short")
+    assert "1 failed, the first: " in done.err
+    lines = (run_folder / "judgements.jsonl").read_text("utf-8").splitlines()
+    found = [(one["id"], one["rubric"]) for one in map(json.loads, lines)]
+    assert found == [("0", "correctness"), ("1", "correctness"), ("0", "short"), ("1", "short")]
+    openrag(*command, "correctness")
+    lines = (run_folder / "judgements.jsonl").read_text("utf-8").splitlines()
+    assert sorted((one["id"], one["rubric"]) for one in map(json.loads, lines)) == sorted(found)
+
+
+def test_a_judge_that_is_of_no_use_ends_with_a_code(openrag: Run, run_folder: Path) -> None:
+    lines = (run_folder / "results.jsonl").read_text("utf-8").splitlines()
+    (run_folder / "results.jsonl").write_text(lines[1] + "\n", encoding="utf-8")  # "Why?"
+    done = openrag("judge", "run", "--chat", "chats:chat", "--rubric", "correctness")
+    assert done.code == 1
+    assert "1 failed, the first: " in done.err
+
+
+@pytest.mark.usefixtures("run_folder")
+def test_nothing_is_written_where_no_question_is_kept(openrag: Run) -> None:
+    openrag("index", str(DOCUMENTS / "velora-bridge.md"))
+    useless = "class Chat:\n    name = 'down'\n    def reply(self, *_):\n        raise OSError\nchat = Chat()"
+    Path("down.py").write_text(useless, encoding="utf-8")
+    command = ("data", "synthesize", "-o", "made.jsonl", "--attempts", "1", "-n", "1")
+    done = openrag(*command, "--chat", "down:chat", "--max-passages", "1")
+    assert done.code == 1
+    assert "no question was kept, and made.jsonl was not written" in done.err
+    assert not Path("made.jsonl").exists()
+
+
 @pytest.mark.usefixtures("run_folder")
 def test_questions_are_written_about_what_is_indexed(openrag: Run) -> None:
     openrag("index", str(DOCUMENTS / "velora-bridge.md"))
@@ -93,6 +126,7 @@ def test_questions_are_written_about_what_is_indexed(openrag: Run) -> None:
         (("judge", "run", "--chat", "chats:chat", "--rubric", "chats:chat"), "expected a Rubric"),
         (("judge", "run", "--chat", "chats:chat", "--way", "reading"), "no answer from reading"),
         (("data", "synthesize", "-o", "q", "--chat", "chats:chat"), "there is no index"),
+        (("data", "synthesize", "-o", "run", "--chat", "chats:chat"), "run is a folder: name a"),
     ],
 )
 def test_bad_input_is_said(openrag: Run, arguments: tuple[str, ...], message: str) -> None:

@@ -86,6 +86,8 @@ def run() -> None:
     except Exception as error:  # the last door: no traceback reaches a user
         if os.environ.get("OPENRAG_DEBUG"):
             raise
+        if isinstance(error, OSError) and error.filename is not None:
+            _fail(f"{error.filename}: {error.strerror}")
         _fail(
             f"unexpected {type(error).__name__}: {error}\n"
             "This is a fault of openrag: please report it, with the traceback that "
@@ -212,13 +214,16 @@ def ask(
     gate: Annotated[GateMode, typer.Option(help="What decides to retrieve.")] = DEFAULT.gate,
     threshold: Annotated[float, typer.Option(help="Of the gate, in [0, 1].")] = DEFAULT.threshold,
     min_accuracy: Annotated[
-        float | None, typer.Option(help="In place of a gate: how often to be right; or abstain.")
+        float | None,
+        typer.Option(help="In place of a gate: share to be right of what is answered."),
     ] = None,
     max_retrieval_rate: Annotated[
-        float | None, typer.Option(help="In place of a gate: how often to look up.")
+        float | None,
+        typer.Option(help="In place of a gate: largest share of questions to look up."),
     ] = None,
     calibration: Annotated[
-        Path | None, typer.Option(help="The fitted gate of these two, by openrag calibrate.")
+        Path | None,
+        typer.Option(help="File of openrag calibrate, for these two; by default the model's own."),
     ] = None,
     evidence: Evidence = DEFAULT.evidence,
     hops: HopCount = str(DEFAULT.hops),

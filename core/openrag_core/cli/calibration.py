@@ -12,12 +12,13 @@ from rich.table import Table
 from openrag_core._extras import need
 from openrag_core.calibration import FILE, CalibratedGate, read_gate
 from openrag_core.cli.console import err, out
+from openrag_core.cli.loading import new_file
 from openrag_core.errors import ConfigError
 from openrag_core.records import Signal
 
 _ACCURACIES = (0.5, 0.6, 0.7, 0.8, 0.9)
 _RATES = (0.25, 0.5, 0.75)
-Folders = Annotated[list[Path], typer.Argument(help="Made by openrag eval, with passages.")]
+Folders = Annotated[list[Path], typer.Argument(help="Made by openrag eval.")]
 
 
 def calibrate(
@@ -41,6 +42,9 @@ def calibrate(
     from openrag_core.evaluation.calibrate import fit_gate  # noqa: PLC0415
     from openrag_core.evaluation.plots import png, reliability_diagram  # noqa: PLC0415
 
+    new_file("--out", output, FILE)
+    if len({folder.resolve() for folder in results}) < len(results):
+        raise ConfigError("a folder is named twice, and its questions would count twice")
     runs = [read_results(folder) for folder in results]
     records = [record for _, own in runs for record in own]
     models = {json.dumps(config["pipeline"], sort_keys=True) for config, _ in runs}
@@ -68,8 +72,14 @@ def calibrate(
         before = "" if one.before != one.before else f"{one.before:.3f}"
         table.add_row(name, str(one.questions), f"{right:.3f}", f"{one.expected_error:.3f}", before)
     out.print(table)
-    areas = " · ".join(f"{name} {area:.3f}" for name, area in fitted.ranking.items())
-    out.print(f"telling right drafts from wrong ones (area under the ROC curve): {areas}")
+    if 0 < fitted.right < 1:
+        areas = " · ".join(f"{name} {area:.3f}" for name, area in fitted.ranking.items())
+        out.print(f"telling right drafts from wrong ones (area under the ROC curve): {areas}")
+    else:
+        alike = "right" if fitted.right else "wrong"
+        out.print(
+            f"all drafts are {alike}: signals could not be compared; {fitted.signal} is taken"
+        )
     out.print(_targets(output, records))
     err.print(f"{output} and {picture} written")
 
@@ -106,6 +116,7 @@ def report(
     from openrag_core.evaluation import read_results  # noqa: PLC0415  (slow to load)
     from openrag_core.evaluation.report import page  # noqa: PLC0415
 
+    new_file("--out", output, "report.html")
     runs = {str(folder): read_results(folder) for folder in results}
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(page(runs), encoding="utf-8")

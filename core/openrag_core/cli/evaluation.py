@@ -65,12 +65,20 @@ _OF_THE_INDEX = ("index", "qdrant_url", "collection", "language", "tenant")
 
 
 def evaluate(
-    task: Annotated[str, typer.Option(help="Such as popqa, hotpotqa or squad_v2.")],
+    task: Annotated[
+        str,
+        typer.Option(
+            help="popqa, triviaqa, nq, squad, arc_challenge, claims, hotpotqa, 2wiki, musique, "
+            "squad_v2, clapnq, asqa or faithfulness."
+        ),
+    ],
     data: Annotated[Path, typer.Option(help="Its examples: .jsonl or .json, perhaps .gz.")],
     output: Annotated[Path, typer.Option("--out", help="Folder of the results.")],
     passages: Annotated[
         Literal["given", "index", "none"] | None,
-        typer.Option(help="Read those that come with the rows (if they bring any), or an index."),
+        typer.Option(
+            help="Read those of the rows (default, if they bring any), an index, or none."
+        ),
     ] = None,
     limit: Annotated[int | None, typer.Option(help="Questions, from the first on.")] = None,
     batch_size: Annotated[int, typer.Option(help="Questions that are answered together.")] = 16,
@@ -99,8 +107,8 @@ def evaluate(
 ) -> None:
     """Answer questions from memory and from passages, and measure both.
 
-    Interrupted, the same command goes on where it was. What a gate would have decided is worked
-    out afterwards, from the results.
+    What the tasks measure is in docs/evaluation.md. Interrupted, the same command goes on where it
+    was. What a gate would have decided is worked out afterwards, from the results.
     """
     settings = Settings(
         model=model,
@@ -174,7 +182,7 @@ def _pipeline(settings: Settings, *, reads_index: bool) -> tuple[OpenRAG, dict[s
     passages = open_index(settings, must_exist=True)
     store = passages.store
     described |= {name: str(given[name]) for name in _OF_THE_INDEX}
-    described |= {"search": given["search"], "index_passages": passages.count()}
+    described |= {"search": given["search"], "index_sha256": passages.fingerprint()}
     described |= {"index_made": dict(store.description or {})}
     return build(settings, retriever=passages), described
 

@@ -11,7 +11,7 @@ import typer
 from openrag_core.build import Settings, open_index
 from openrag_core.cli import render_judging as render
 from openrag_core.cli.console import err, out, progress
-from openrag_core.cli.loading import load_object
+from openrag_core.cli.loading import load_object, new_file
 from openrag_core.cli.options import (
     DEFAULT,
     Collection,
@@ -34,11 +34,11 @@ Chat = Annotated[
 ]
 Name = Annotated[
     str | None,
-    typer.Option("--name", help="Of the model, where it does not tell its own: replies are kept."),
+    typer.Option("--name", help="Under which replies are kept, if the model has no name itself."),
 ]
 Concurrency = Annotated[int, typer.Option("--concurrency", help="Most requests at once.")]
 Attempts = Annotated[
-    int, typer.Option("--attempts", help="Where the model fails, or its reply is of no use.")
+    int, typer.Option("--attempts", help="Most requests for one reply that can be used.")
 ]
 PromptPrice = Annotated[
     float, typer.Option("--prompt-price", help="Per million tokens that the model reads.")
@@ -67,11 +67,12 @@ def judge(
 ) -> None:
     """Have a chat model grade the answers of an evaluation.
 
-    Judgements are written to DIR. Interrupted, the same command goes on and pays nothing twice.
+    Judgements are written to DIR, beside those by other rubrics. Interrupted, the same command goes
+    on and pays nothing twice.
     """
     from openrag_core import evaluation  # noqa: PLC0415  (an extra)
     from openrag_core.cache import JsonCache  # noqa: PLC0415
-    from openrag_core.json_lines import write_json_lines  # noqa: PLC0415
+    from openrag_core.json_lines import read_json_lines, write_json_lines  # noqa: PLC0415
 
     _, records = evaluation.read_results(folder)
     asked = evaluation.Judge(
@@ -88,8 +89,17 @@ def judge(
             records, way=way, progress=lambda done, total: advance("judging", done, total)
         )
     file = folder / f"judgements{f'.{way}' if way else ''}.jsonl"
-    write_json_lines(map(asdict, judged.judgements), file, error=EvaluationError)
+    now = {one.rubric for one in judged.judgements}
+    before = read_json_lines(file, error=EvaluationError) if file.is_file() else ()
+    others = [one for _, one in before if one.get("rubric") not in now]
+    written = [*others, *map(asdict, judged.judgements)]
+    write_json_lines(written, file, error=EvaluationError)
     out.print(render.judged(judged.summary(), file))
+    failed = [one for one in judged.judgements if one.outcome == "failed"]
+    if failed:
+        err.print(f"{len(failed)} failed, the first: {failed[0].reason}", markup=False)
+    if failed and not any(one.outcome == "graded" for one in judged.judgements):
+        raise typer.Exit(1)
 
 
 def synthesize(
@@ -121,6 +131,7 @@ def synthesize(
     from openrag_core import evaluation  # noqa: PLC0415  (an extra)
     from openrag_core.cache import JsonCache  # noqa: PLC0415
 
+    new_file("--output", output, "questions.jsonl")
     writer = evaluation.Synthesizer(
         _chat(chat),
         name=name,
@@ -150,8 +161,11 @@ def synthesize(
             progress=lambda done, total: advance("writing questions", done, total),
         )
     passages.close()
-    made.write(output)
+    if made.questions:
+        made.write(output)
     out.print(render.synthesized(made.summary(), output))
+    if not made.questions:
+        raise EvaluationError(f"no question was kept, and {output} was not written")
 
 
 def _chat(path: str) -> ChatModel:

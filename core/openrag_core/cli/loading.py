@@ -1,12 +1,28 @@
-"""Objects of the user's own, named on the command line."""
+"""What is named on the command line: files to make, objects of the user's own."""
 
 from __future__ import annotations
 
 import importlib
 import sys
+from pathlib import Path
 from typing import Any
 
 from openrag_core.errors import ConfigError
+
+
+def new_file(option: str, file: Path, name: str) -> None:
+    """Make sure, before anything is computed or paid for, that a file can be written.
+
+    Args:
+        option: By which it was named.
+        file: What will be written.
+        name: Such as the file could have in a folder, for the message.
+
+    Raises:
+        ConfigError: It is a folder.
+    """
+    if file.is_dir():
+        raise ConfigError(f"{option} {file} is a folder: name a file, such as {file / name}")
 
 
 def load_object(option: str, path: str, expected: str) -> Any:  # noqa: ANN401  (a user's)

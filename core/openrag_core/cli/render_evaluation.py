@@ -13,22 +13,25 @@ if TYPE_CHECKING:
     from openrag_core.evaluation import Evaluated
 
 _NOTHING = "-"
+_NAMES = {"memory": "from memory", "reading": "from passages"}
 
 
 def evaluated(done: Evaluated) -> RenderableType:
-    """Every metric in percent, from memory and from reading, with 95 % intervals."""
+    """Every metric in percent, from memory and from passages, with 95 % intervals."""
     summary = done.summary
     ways = [way for way in ("memory", "reading") if summary[way]]
     table = Table(title=f"{summary['task']}, {summary['n']} questions", title_justify="left")
     table.add_column("%")
     for way in ways:
-        table.add_column(f"from {way}", justify="right")
+        table.add_column(_NAMES[way], justify="right")
     for metric in dict.fromkeys(name for way in ways for name in summary[way]):
         cells = (Text(_cell(summary[way].get(metric))) for way in ways)
         table.add_row(Text(metric, style="bold" if metric == summary["metric"] else ""), *cells)
     times = (summary["seconds"][way] for way in ways)
     table.add_row("seconds a question", *(f"{seconds:.2f}" for seconds in times))
-    return Group(table, Text(f"{done.asked} asked now; everything is in {done.folder}"))
+    unread = summary["unread"]
+    note = [Text(f"{unread} of them without a passage to read")] if unread else []
+    return Group(table, *note, Text(f"{done.asked} asked now; everything is in {done.folder}"))
 
 
 def _cell(found: Mapping[str, Any] | None) -> str:

@@ -27,7 +27,8 @@ def synthesized(summary: Mapping[str, Any], file: Path) -> RenderableType:
     for reason, count in summary["dropped"].items():
         table.add_row(Text(f"dropped: {reason}"), f"{count:,}")
     table.add_row("kept", f"{summary['kept']:,}", style="bold")
-    return Group(table, *_costs(summary), Text(f"written to {file}", style="dim"))
+    where = [Text(f"written to {file}", style="dim")] if summary["kept"] else []
+    return Group(table, *_costs(summary), *where)
 
 
 def _costs(summary: Mapping[str, Any]) -> list[Text]:

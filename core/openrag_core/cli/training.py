@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from openrag_core.retrieval import PassageIndex
     from openrag_core.training import Critic, Helpers, Text
 
-data_app = typer.Typer(help="Training data.", no_args_is_help=True)
+data_app = typer.Typer(help="Questions and training rows.", no_args_is_help=True)
 
 
 @data_app.command("build")

@@ -30,8 +30,8 @@ class Trial:
     reading: float
     """How right the answer from passages is, in [0, 1]."""
     signals: dict[str, float]
-    """Confidence of the draft by each signal, in [0, 1], high where it needs no passage; of
-    f_ret, one minus it."""
+    """What the gate looks at, each in [0, 1]: f_minp and f_meanp are high where the draft needs no
+    passage, f_ret where it needs one."""
     memory_seconds: float = 0.0
     reading_seconds: float = 0.0
     memory_tokens: int = 0
@@ -45,7 +45,8 @@ class Point:
     """What a threshold comes to."""
 
     threshold: float | None
-    """Drafts of a lower confidence are looked up; None where no threshold decides."""
+    """Of a `Gate` with this signal: what is below it is looked up, of f_ret what is above; None
+    where no threshold decides."""
     share: float
     """Of questions that retrieve."""
     accuracy: float
@@ -111,7 +112,7 @@ def trials(records: Sequence[Record]) -> list[Trial]:
         Trial(
             memory=float(one["scores"]["memory"][one["metric"]]),
             reading=float(one["scores"]["reading"][one["metric"]]),
-            signals={str(name): value for name, value in confidences_of(one).items()},
+            signals={n: value for n, value in one["signals"].items() if value is not None},
             memory_seconds=float(one["memory"]["seconds"]),
             reading_seconds=sum(one["reading"]["seconds"].values()),
             memory_tokens=one["memory"]["tokens"],
@@ -155,8 +156,9 @@ def curves(trials: Sequence[Trial]) -> list[Curve]:
     return [*swept, _chance(trials), _swept("oracle", trials, gains)]
 
 
-def _swept(order: Order, trials: Sequence[Trial], confidence: Sequence[float]) -> Curve:
-    values = np.array(confidence)
+def _swept(order: Order, trials: Sequence[Trial], signal: Sequence[float]) -> Curve:
+    sign = -1.0 if order == "f_ret" else 1.0
+    values = sign * np.array(signal)
     place = np.argsort(values, kind="stable")
     ordered = values[place]
     # Where a run of equal values ends; at 0 nothing is looked up.
@@ -165,7 +167,7 @@ def _swept(order: Order, trials: Sequence[Trial], confidence: Sequence[float]) -
     points = []
     for end in ends:
         known = order != "oracle" and end < len(trials)
-        threshold = float(ordered[end]) if known else None
+        threshold = sign * float(ordered[end]) if known else None
         points.append(_point(threshold, end, len(trials), rows[end]))
     return Curve(order, tuple(points))
 

@@ -14,6 +14,7 @@ from openrag_core.errors import EvaluationError
 from openrag_core.evaluation.adaptive import Record, confidences_of
 from openrag_core.evaluation.fitting import Fit, Method, fit, gate_dict
 from openrag_core.evaluation.metrics import normalised_match
+from openrag_core.evaluation.tasks import TASKS
 from openrag_core.records import Signal
 
 
@@ -22,6 +23,8 @@ class FittedGate:
     """A gate, and how good what it knows is."""
 
     signal: Signal
+    right: float
+    """Share of the drafts."""
     memory: Fit
     reading: Mapping[int, Fit]
     ranking: Mapping[Signal, float]
@@ -47,9 +50,11 @@ def fit_gate(
         about: Kept with the gate, for the reader.
 
     Raises:
-        EvaluationError: There are fewer than 50 questions, or the tasks are of another kind.
+        EvaluationError: There are fewer than 50 questions, or the tasks are such that no answer
+            stands in a text (choices, claims, long answers).
     """
     asked = [one for one in records if one["reading"] is not None and one["answers"]]
+    _check_tasks(asked)
     right = [_right(one, one["memory"]["text"]) for one in asked]
     signals: tuple[Signal, ...] = get_args(Signal)
     names = [name for name in signals if all(name in confidences_of(one) for one in asked)]
@@ -57,14 +62,14 @@ def fit_gate(
         raise EvaluationError("no questions to fit a gate to: run openrag eval with passages first")
     confidences = {name: [confidences_of(one)[name] for one in asked] for name in names}
     ranking = {name: _area(right, confidences[name]) for name in names}
-    best: Signal = max(names, key=lambda name: ranking[name])
+    best: Signal = max(names, key=lambda name: (ranking[name], name == "f_meanp"))
     chosen = best if signal is None else signal
     if chosen not in ranking:
         raise EvaluationError(f"these results have no signal {chosen!r}: choose {', '.join(names)}")
     reading = {amount: _fit_reading(asked, amount, method) for amount in _amounts(asked)}
     memory = fit(confidences[chosen], right, method=method)
     gate = gate_dict(chosen, memory, reading, confidences[chosen], about or {})
-    return FittedGate(chosen, memory, reading, ranking, gate)
+    return FittedGate(chosen, sum(right) / len(right), memory, reading, ranking, gate)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +120,21 @@ def _opens(gate: CalibratedGate, confidence: float) -> bool:
         return plain.mode == "always"
     least = 1.0 - plain.threshold if gate.signal == "f_ret" else plain.threshold
     return confidence < least
+
+
+def _check_tasks(records: Sequence[Record]) -> None:
+    other = sorted(
+        {
+            name
+            for name in (one["task"] for one in records)
+            if TASKS[name].form not in {"text", "abstention"} or TASKS[name].needs == "qa_pairs"
+        }
+    )
+    if other:
+        raise EvaluationError(
+            f"a gate is fitted to short answers, and {', '.join(other)} has others: "
+            "run openrag eval with a task such as nq, popqa or squad"
+        )
 
 
 def _amounts(records: Sequence[Record]) -> list[int]:

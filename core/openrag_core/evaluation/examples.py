@@ -30,7 +30,7 @@ class Example:
     question: str
     """As it would be asked of an index."""
     answers: tuple[str, ...]
-    """Each is right; none where it is not answerable."""
+    """Each is right; none where it is not answerable, or nobody knows one."""
     answerable: bool = True
     kind: str = ""
     """What the data set calls it, such as "bridge" or "comparison"."""
@@ -49,13 +49,16 @@ class Example:
     """Other plain values of the row, such as its popularity."""
 
 
-def read_examples(path: Path, *, claims: bool = False, unanswerable: bool = False) -> list[Example]:
+def read_examples(
+    path: Path, *, claims: bool = False, unanswerable: bool = False, unknown: bool = False
+) -> list[Example]:
     """Examples of a file.
 
     Args:
         path: .jsonl or .json, perhaps with .gz; its layout is known by its keys.
         claims: Whether the answers are labels of claims.
         unanswerable: Whether rows without an answer are those that cannot be answered.
+        unknown: Whether rows may leave the answers out, since nobody knows them.
 
     Raises:
         EvaluationError: It cannot be read, a field is missing or malformed (the message names file,
@@ -64,7 +67,7 @@ def read_examples(path: Path, *, claims: bool = False, unanswerable: bool = Fals
     examples: list[Example] = []
     seen: dict[str, str] = {}
     for number, (where, row) in enumerate(read_json_lines(path, error=EvaluationError), start=1):
-        example = _example(where, row, number, unanswerable=unanswerable)
+        example = _example(where, row, number, unanswerable=unanswerable, unknown=unknown)
         example = _claim(where, example) if claims else example
         if example.id in seen:
             raise EvaluationError(
@@ -78,10 +81,16 @@ def read_examples(path: Path, *, claims: bool = False, unanswerable: bool = Fals
     return _with_labels(examples) if claims else examples
 
 
-def _example(where: str, row: Mapping[str, Any], number: int, *, unanswerable: bool) -> Example:
+def _example(
+    where: str, row: Mapping[str, Any], number: int, *, unanswerable: bool, unknown: bool
+) -> Example:
     choices, key = layouts.choices(where, row)
-    answers = (choices[key],) if key is not None else layouts.answers(where, row)
-    if not answers and not unanswerable:
+    nobody_knows = unknown and not layouts.tells_answers(row)
+    answers: tuple[str, ...] = ()
+    if not nobody_knows:
+        answers = (choices[key],) if key is not None else layouts.answers(where, row)
+    answerable = bool(answers) or nobody_knows
+    if not answerable and not unanswerable:
         raise EvaluationError(
             f"{where}: the row has no answer: leave such rows out, or choose a task that asks for "
             "abstention, such as squad_v2"
@@ -93,12 +102,12 @@ def _example(where: str, row: Mapping[str, Any], number: int, *, unanswerable: b
         id=name,
         question=layouts.question(where, row),
         answers=answers,
-        answerable=bool(answers),
+        answerable=answerable,
         kind=layouts.kind(row),
         choices=choices,
         answer_key=key,
         passages=tuple(passages if ranked else _shuffled(passages, name)),
-        gold=gold if answers else frozenset(),
+        gold=gold if answerable else frozenset(),
         short_answers=layouts.short_answers(where, row),
         extra={
             name: value

@@ -24,6 +24,7 @@ from openrag_core.words import normalised
 _RANKED = ("ctxs", "top_contexts", "docs", "retrieved")
 _GOLD, _OTHERS = "gold", ("distractors", "related", "passages", "knowledge", "paragraphs")
 _ANSWERS = ("answers", "answer", "possible_answers", "golds", "long_answers")
+_OTHER_ANSWERS = ("outputs", "annotations", "output", "label")
 _NUMBERED = dict(zip("12345", "ABCDE", strict=True))  # ARC has both
 Row = Mapping[str, Any]
 
@@ -64,6 +65,11 @@ def answers(where: str, row: Row) -> tuple[str, ...]:
     if found == "answer":
         texts += _texts(where, "answer_aliases", row.get("answer_aliases", []))
     return tuple(dict.fromkeys(text for text in texts if text.strip()))
+
+
+def tells_answers(row: Row) -> bool:
+    """Whether the row has a field of answers, be it empty."""
+    return any(row.get(name) is not None for name in (*_ANSWERS, *_OTHER_ANSWERS))
 
 
 def choices(where: str, row: Row) -> tuple[dict[str, str], str | None]:

@@ -77,7 +77,8 @@ def _overview(summaries: Mapping[str, Mapping[str, Any]]) -> Html:
         )
         for name, one in summaries.items()
     ]
-    head = ("run", "metric", "questions", *_NAMES.values(), "time", "time")
+    times = (f"time {name}" for name in _NAMES.values())
+    head = ("run", "metric", "questions", *_NAMES.values(), *times)
     return html.table(rows, head)
 
 
@@ -133,7 +134,7 @@ def _of_curve(curve: Curve) -> tuple[str, ...]:
         f"{lossless.tokens:.0f}",
         f"{best.accuracy:.3f}",
         f"{best.share:.2f}",
-        _number(best.threshold, "{:.3f}"),
+        _number(best.threshold, "{:.4g}"),
     )
 
 
@@ -157,7 +158,8 @@ def _worst(records: Sequence[Mapping[str, Any]], metric: str) -> Html:
 
 def _case(record: Mapping[str, Any], metric: str) -> Html:
     score = record["scores"]["reading"][metric]
-    expected = " / ".join(record["answers"][:5]) or "no answer"
+    nothing = "nobody knows" if record["answerable"] else "no answer"
+    expected = " / ".join(record["answers"][:5]) or nothing
     shown = str(html.answer(record["reading"])).replace(html.STYLE, "")
     title = f"{score:.2f} · {record['question']} → {record['reading']['answer'][:120]}"
     return tag(

@@ -78,6 +78,10 @@ def evaluate(  # noqa: PLR0913  (each is named where it is called)
     examples = chosen.read(data)
     source = _source(data, examples, passages)
     _check(rag, source, limit=limit, batch_size=batch_size)
+    if source == "none" and chosen.needs == "sources":
+        raise EvaluationError(
+            f"{name} measures what answers rest on: read the passages of the rows, or an index"
+        )
     config = {
         "task": name,
         "data": {"file": data.name, "sha256": results.fingerprint(data)},

@@ -21,6 +21,7 @@ def summarise(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     Returns:
         {"task", "metric", "n", "memory": {metric: mean_with_interval(...)}, "reading": {...},
         "kinds": {kind: {"memory": mean of the main metric, "reading": ..., "n": ...}},
+        "unread": number of questions for which there was no passage to read,
         "seconds" and "tokens": {"memory": mean of a question, "reading": ...}}.
 
     Raises:
@@ -36,6 +37,7 @@ def summarise(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "n": len(records),
         **{way: _means(records, way) for way in WAYS},
         "kinds": {kind: _of_kind(records, kind, metric) for kind in kinds if kind},
+        "unread": sum(not one["candidates"] for one in _given(records, "reading")),
         "seconds": {way: _mean(map(seconds, _given(records, way))) for way in WAYS},
         "tokens": {way: _mean(one["tokens"] for one in _given(records, way)) for way in WAYS},
     }

@@ -242,7 +242,9 @@ class Synthesizer:
         )
         draft, usage, paid = wrote.value, wrote.usage, wrote.paid
         if draft is None:
-            return _Attempt(passage, "", "", f"no draft: {wrote.failure}", usage, paid)
+            return _Attempt(
+                passage, "", "", f"no question in the reply: {wrote.failure}", usage, paid
+            )
         question = " ".join((draft.question or "").split())
         answer = " ".join((draft.answer or "").split())
         dropped = objection(question, answer, passage)
@@ -251,7 +253,7 @@ class Synthesizer:
             said = yield from self._client.ask_json(critique.conversation(case), critique.read)
             usage, paid = usage + said.usage, paid + said.paid
             if said.value is None:
-                dropped = f"no critique: {said.failure}"
+                dropped = f"no grade in the reply: {said.failure}"
             elif said.value.grade < self.threshold:
                 dropped = f"low {critique.name}"
             if dropped:

@@ -54,6 +54,9 @@ class Task:
     """The first one is the main metric."""
     instruction: str | None = None
     """What the released code puts in front of every prompt."""
+    needs: Literal["answers", "qa_pairs", "sources"] = "answers"
+    """"qa_pairs": the short answers of ASQA. "sources": passages that were read; answers need not
+    be known."""
 
     @property
     def metric(self) -> str:
@@ -67,10 +70,15 @@ class Task:
             EvaluationError: It cannot be used; the message names file, line and field.
         """
         examples = read_examples(
-            path, claims=self.form == "claim", unanswerable=self.form == "abstention"
+            path,
+            claims=self.form == "claim",
+            unanswerable=self.form == "abstention",
+            unknown=self.needs == "sources",
         )
         if self.form == "choice" and not examples[0].choices:
             raise EvaluationError(f"{path}: this task needs the fields 'choices' and 'answer_key'")
+        if self.needs == "qa_pairs" and not any(one.short_answers for one in examples):
+            raise EvaluationError(f"{path}: this task needs the field 'qa_pairs', as ASQA has it")
         return examples
 
     def prompt(self, example: Example) -> str:
@@ -248,7 +256,7 @@ TASKS: Mapping[str, Task] = {
     "musique": Task("text", _MULTIHOP, SHORTEST),
     "squad_v2": Task("abstention", _ABSTENTION),
     "clapnq": Task("abstention", {"abstention": _abstention, "rouge_l": _ROUGE, **_ABSTENTION}),
-    "asqa": Task("text", {"string_recall": _string_recall, "rouge_l": _ROUGE}),
+    "asqa": Task("text", {"string_recall": _string_recall, "rouge_l": _ROUGE}, needs="qa_pairs"),
     "faithfulness": Task(
         "abstention",
         {
@@ -256,6 +264,7 @@ TASKS: Mapping[str, Task] = {
             "grounded": _grounded,
             "gold_source": _gold_source,
         },
+        needs="sources",
     ),
 }
 """By name. FEVER, PubHealth and SciFact are "claims"."""

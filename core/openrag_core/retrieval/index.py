@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -191,6 +192,15 @@ class PassageIndex:
     def count(self) -> int:
         """How many passages there are."""
         return self.store.count(self.scope)
+
+    def fingerprint(self) -> str:
+        """SHA-256, in hexadecimal, of what is there: another content is another fingerprint.
+
+        Ids of passages are made of their document, its content hash and their place in it.
+        """
+        pages = self.store.scroll(self.scope, fields=["doc_id"]) if self._exists() else ()
+        ids = sorted(str(point.id) for page in pages for point in page)
+        return sha256("\n".join(ids).encode()).hexdigest()
 
     def close(self) -> None:
         """Release the store."""

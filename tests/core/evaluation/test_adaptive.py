@@ -1,10 +1,12 @@
 """core/openrag_core/evaluation/adaptive.py: four questions, every threshold by hand."""
 
+from typing import Literal
+
 import pytest
 from hypothesis import given
-from hypothesis.strategies import booleans, floats, lists, tuples
+from hypothesis.strategies import booleans, floats, lists, sampled_from, tuples
 
-from openrag_core import EvaluationError
+from openrag_core import EvaluationError, Gate
 from openrag_core.evaluation.adaptive import Curve, Trial, curves
 
 
@@ -82,6 +84,21 @@ def test_all_begin_and_end_alike_and_none_beats_the_oracle(
         assert curve.points[0].accuracy == pytest.approx(oracle.points[0].accuracy)
         assert curve.points[-1].accuracy == pytest.approx(oracle.points[-1].accuracy)
         assert all(p.accuracy <= oracle.at(p.share) + 1e-9 for p in curve.points)
+
+
+@given(lists(floats(0, 1), min_size=1, max_size=20), sampled_from(["f_minp", "f_ret"]))
+def test_a_threshold_is_that_of_the_gate(
+    values: list[float], signal: Literal["f_minp", "f_ret"]
+) -> None:
+    """What a `Gate` with it would look up of these questions is the share of its point."""
+    asked = [Trial(0, 1, {signal: value}) for value in values]
+    for point in by_order(asked)[signal].points:
+        if point.threshold is not None:
+            above = [value > point.threshold for value in values]
+            below = [value < point.threshold for value in values]
+            looked_up = above if signal == "f_ret" else below
+            assert sum(looked_up) / len(values) == pytest.approx(point.share)
+            Gate(signal, point.threshold)
 
 
 def test_a_signal_that_some_questions_lack_has_no_curve() -> None:

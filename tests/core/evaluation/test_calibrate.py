@@ -136,7 +136,7 @@ def test_records_become_trials() -> None:
     unscored = {**one, "scores": one["scores"] | {"reading": {}}}
     (trial,) = trials([one, unread, unscored])
     assert (trial.memory, trial.reading) == (1.0, 1.0)
-    assert trial.signals == {"f_minp": 0.4, "f_meanp": 0.8, "f_ret": pytest.approx(0.8)}
+    assert trial.signals == {"f_minp": 0.4, "f_meanp": 0.8, "f_ret": pytest.approx(0.2)}
     assert (trial.memory_seconds, trial.reading_seconds) == (0.1, 0.5)
     assert (trial.memory_tokens, trial.reading_tokens) == (3, 12)
 
@@ -236,6 +236,23 @@ def test_there_must_be_something_to_report() -> None:
         page({"nq": (CONFIG, [])})
 
 
+@pytest.mark.parametrize("name", ["claims", "arc_challenge", "asqa"])
+def test_a_gate_is_fitted_to_short_answers(name: str) -> None:
+    with pytest.raises(EvaluationError, match=f"fitted to short answers, and {name} has others"):
+        fit_gate([{**one, "task": name} for one in RECORDS])
+
+
+def test_where_no_draft_is_right_nothing_is_compared(openrag: Run, tmp_path: Path) -> None:  # noqa: F811
+    results = folder(tmp_path / "nq")
+    lines = [{**one, "memory": {**one["memory"], "text": "?"}} for one in RECORDS]
+    (results / "results.jsonl").write_text("".join(json.dumps(one) + "\n" for one in lines))
+    done = openrag("calibrate", str(results))
+    assert done.code == 0, done.err
+    text = " ".join(done.out.split())
+    assert "all drafts are wrong: signals could not be compared; f_meanp is taken" in text
+    assert "ROC" not in text
+
+
 def folder(path: Path, config: Mapping[str, Any] = CONFIG) -> Path:
     path.mkdir()
     (path / "config.json").write_text(json.dumps(config))
@@ -262,6 +279,12 @@ def test_the_commands_refuse_what_they_cannot_use(openrag: Run, tmp_path: Path) 
     refused = openrag("calibrate", str(first), str(other))
     assert (refused.code, refused.out) == (1, "")
     assert "different pipelines" in refused.err
+    refused = openrag("calibrate", str(first), str(first))
+    assert "a folder is named twice" in refused.err
+    for command in ("calibrate", "report"):
+        refused = openrag(command, str(first), "--out", str(tmp_path))
+        assert f"--out {tmp_path} is a folder: name a file" in refused.err.replace("\n", "")
+        assert refused.code == 1
     refused = openrag("report", str(tmp_path))
     assert refused.code == 1
     assert "holds no evaluation" in refused.err

@@ -213,6 +213,30 @@ def test_a_bad_row_is_refused_by_file_line_and_field(read: Read, row: Row, messa
         read(good, row)
 
 
+def test_answers_that_nobody_knows_may_be_left_out(read: Read) -> None:
+    rows = ({"question": "Why?", "gold": [PASSAGE]}, {"question": "How?", "answers": []})
+    unknown, none = read(*rows, unanswerable=True, unknown=True)
+    assert (unknown.answers, unknown.answerable) == ((), True)
+    assert PASSAGE["title"] in unknown.gold
+    assert (none.answers, none.answerable) == ((), False)
+    assert task("faithfulness").needs == "sources"
+    with pytest.raises(EvaluationError, match="field 'answers' must be a list of texts; it is abs"):
+        read(*rows, unanswerable=True)
+
+
+def test_a_mark_at_the_beginning_of_a_file_is_no_text(tmp_path: Path) -> None:
+    path = tmp_path / "data.jsonl"
+    path.write_text(json.dumps({"question": "Who?", "answers": ["Ana"]}), encoding="utf-8-sig")
+    assert read_examples(path)[0].question == "Who?"
+
+
+def test_short_answers_are_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "data.jsonl"
+    path.write_text(json.dumps({"question": "Who?", "answers": ["Ana"]}), encoding="utf-8")
+    with pytest.raises(EvaluationError, match="this task needs the field 'qa_pairs'"):
+        task("asqa").read(path)
+
+
 def test_bad_files_are_refused(read: Read, tmp_path: Path) -> None:
     with pytest.raises(EvaluationError, match=r"none\.jsonl: cannot be read"):
         read_examples(tmp_path / "none.jsonl")

@@ -21,7 +21,6 @@ from openrag_core import (
     Token,
 )
 from openrag_core.evaluation import evaluate, mean_with_interval, read_results, summarise
-from openrag_core.evaluation.results import opened
 from openrag_core.ports import Settled
 from tests.fakes import FakeGenerator, FakeReranker, FakeRetriever, reflected, tokens
 
@@ -114,16 +113,6 @@ def test_the_adaptive_curve_is_kept_in_numbers_and_as_a_picture(
     assert curve["best"] == curve["lossless"] == curve["points"][-1]
     assert curve["area"] == pytest.approx(0.5)
     assert (folder / "adaptive.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_what_is_not_of_all_records_does_not_stay(rag: OpenRAG, data: Path, tmp_path: Path) -> None:
-    evaluate(rag, "popqa", data, tmp_path / "out", limit=2)
-    made = {"summary.json", "adaptive.json", "adaptive.png"}
-    assert {file.name for file in (tmp_path / "out").iterdir()} > made
-    config, _ = read_results(tmp_path / "out")
-    with opened(tmp_path / "out", config) as kept:
-        kept.append([{"id": "more"}])
-    assert not made & {file.name for file in (tmp_path / "out").iterdir()}
 
 
 def test_without_passages_there_is_no_curve(rag: OpenRAG, data: Path, tmp_path: Path) -> None:

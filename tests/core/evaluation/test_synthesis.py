@@ -73,9 +73,9 @@ def test_duplicates_and_replies_of_no_use_are_dropped() -> None:
 
     made = writer(ScriptedChat(same), attempts=1).synthesize(passages(4), 9)
     assert len(made.questions) == 1
-    assert made.dropped == Counter({"duplicate": 2, "no draft": 1})
+    assert made.dropped == Counter({"duplicate": 2, "no question in the reply": 1})
     low = writer(ScriptedChat(lambda a: say(a) if "PASSAGE" in a else "?"), attempts=1)
-    assert low.synthesize(passages(2), 9).dropped == Counter({"no critique": 2})
+    assert low.synthesize(passages(2), 9).dropped == Counter({"no grade in the reply": 2})
 
 
 @pytest.mark.parametrize(

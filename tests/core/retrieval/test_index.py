@@ -43,6 +43,19 @@ def test_what_was_indexed_is_found(folder: Path, encoder: LetterEncoder) -> None
     assert "page" not in repairs[0].metadata
 
 
+def test_another_content_is_another_fingerprint(folder: Path, encoder: LetterEncoder) -> None:
+    index, same = PassageIndex(memory(), encoder), PassageIndex(memory(), encoder)
+    empty = index.fingerprint()
+    index.add_files(sorted(folder.iterdir()))
+    same.add_files(sorted(folder.iterdir(), reverse=True))
+    before = index.fingerprint()
+    assert empty != before == same.fingerprint()
+    (folder / "ferry.txt").write_text("The ferry takes 30 minutes.", encoding="utf-8")
+    index.add_files(sorted(folder.iterdir()))
+    assert index.count() == same.count()
+    assert index.fingerprint() not in {empty, before}
+
+
 def test_diversity_reaches_what_is_found(tmp_path: Path) -> None:
     class Hand(LetterEncoder):
         def encode_passages(self, texts: Sequence[str]) -> list[list[float]]:

@@ -1,0 +1,54 @@
+"""core/openrag_core/evaluation/results.py: what counts as the same evaluation, and what is kept."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from openrag_core import EvaluationError, OpenRAG
+from openrag_core.evaluation import evaluate, read_results
+from openrag_core.evaluation.results import opened
+from tests.core.evaluation.test_run import data, rag
+
+__all__ = ["data", "rag"]  # fixtures
+
+
+def test_what_is_not_of_all_records_does_not_stay(rag: OpenRAG, data: Path, tmp_path: Path) -> None:
+    evaluate(rag, "popqa", data, tmp_path / "out", limit=2)
+    made = {"summary.json", "adaptive.json", "adaptive.png"}
+    assert {file.name for file in (tmp_path / "out").iterdir()} > made
+    config, _ = read_results(tmp_path / "out")
+    with opened(tmp_path / "out", config) as kept:
+        kept.append([{"id": "more"}])
+    assert not made & {file.name for file in (tmp_path / "out").iterdir()}
+
+
+def test_another_name_of_the_same_data_is_no_other_configuration(
+    rag: OpenRAG, data: Path, tmp_path: Path
+) -> None:
+    evaluate(rag, "popqa", data, tmp_path / "out", settings={"index": "a"})
+    moved = data.rename(tmp_path / "moved.jsonl")
+    done = evaluate(rag, "popqa", moved, tmp_path / "out", settings={"index": "b"})
+    assert done.asked == 0
+
+
+def test_of_many_differences_the_first_are_named(rag: OpenRAG, data: Path, tmp_path: Path) -> None:
+    evaluate(rag, "popqa", data, tmp_path / "out", settings=dict.fromkeys("abcde", 1))
+    with pytest.raises(EvaluationError, match=r"c: 1 there, 2 now; and 2 more\)"):
+        evaluate(rag, "popqa", data, tmp_path / "out", settings=dict.fromkeys("abcde", 2))
+
+
+def test_what_rests_on_nothing_is_not_measured(rag: OpenRAG, data: Path, tmp_path: Path) -> None:
+    with pytest.raises(EvaluationError, match="faithfulness measures what answers rest on"):
+        evaluate(rag, "faithfulness", data, tmp_path / "out", passages="none")
+    assert not (tmp_path / "out").exists()
+
+
+def test_questions_without_a_passage_are_counted(rag: OpenRAG, data: Path, tmp_path: Path) -> None:
+    done = evaluate(rag, "popqa", data, tmp_path / "all")
+    assert done.summary["unread"] == 0
+    rows = [json.loads(line) for line in data.read_text("utf-8").splitlines()]
+    del rows[1]["ctxs"]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    done = evaluate(rag, "popqa", data, tmp_path / "out")
+    assert done.summary["unread"] == 1
