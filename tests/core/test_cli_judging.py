@@ -32,6 +32,13 @@ class Chat:
 chat = Chat()
 short = Rubric("short", "How short is it?", {5: "Short.", 1: "Long."})
 """
+DOWN = """
+class Chat:
+    name = "down"
+    def reply(self, *_):
+        raise OSError("no service")
+chat = Chat()
+"""
 RECORD = {"answers": ["Ana"], "answerable": True, "memory": {"text": "Bo"}, "reading": None}
 
 
@@ -93,8 +100,7 @@ def test_a_judge_that_is_of_no_use_ends_with_a_code(openrag: Run, run_folder: Pa
 @pytest.mark.usefixtures("run_folder")
 def test_nothing_is_written_where_no_question_is_kept(openrag: Run) -> None:
     openrag("index", str(DOCUMENTS / "velora-bridge.md"))
-    useless = "class Chat:\n    name = 'down'\n    def reply(self, *_):\n        raise OSError\nchat = Chat()"
-    Path("down.py").write_text(useless, encoding="utf-8")
+    Path("down.py").write_text(DOWN, encoding="utf-8")
     command = ("data", "synthesize", "-o", "made.jsonl", "--attempts", "1", "-n", "1")
     done = openrag(*command, "--chat", "down:chat", "--max-passages", "1")
     assert done.code == 1
