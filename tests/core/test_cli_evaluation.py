@@ -1,6 +1,7 @@
 """core/openrag_core/cli/evaluation.py: openrag eval, as typed."""
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 from openrag_core import Draft, OpenRAG, Retriever
 from openrag_core.build import Settings
 from openrag_core.cli import evaluation as cli
-from openrag_core.evaluation import read_results
+from openrag_core.evaluation import TASKS, read_results
 from openrag_core.evaluation.tasks import SHORTEST
 from tests.core.test_cli import Run, openrag
 from tests.fakes import FakeGenerator, FakeReranker, tokens
@@ -84,6 +85,10 @@ def test_another_configuration_is_refused(openrag: Run) -> None:
     refused = openrag(*ARGUMENTS, "--max-new-tokens", "8")
     assert refused.code == 1
     assert "settings.max_new_tokens: 64 there, 8 now" in refused.err
+
+
+def test_every_task_is_named_in_the_help(openrag: Run) -> None:
+    assert set(TASKS) <= set(re.findall(r"\w+", openrag("eval", "--help").out))
 
 
 def test_the_released_instruction_is_the_tasks(openrag: Run, settings: list[Settings]) -> None:
