@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ h2{margin:2.2em 0 .4em;padding-top:.6em;border-top:1px solid #8886}
 h3{margin:1.6em 0 .4em}p{margin:.4em 0}
 .report table{border-collapse:collapse;margin:.6em 0;font-variant-numeric:tabular-nums}
 .report th,.report td{padding:.28em .9em .28em 0;text-align:right;border-bottom:1px solid #8883}
+.report>table td{white-space:nowrap}
 .report th:first-child{text-align:left;font-weight:500}.report small{opacity:.7}
 .report img{max-width:100%;height:auto;background:#fff;border-radius:.4em}
 .report .case{margin:.5em 0;padding:.1em 0}
@@ -69,7 +71,7 @@ def page(runs: Mapping[str, Run]) -> str:
 def _overview(summaries: Mapping[str, Mapping[str, Any]]) -> Html:
     rows = [
         (
-            f"{name} · {one['task']}",
+            name if Path(name).name == one["task"] else f"{name} · {one['task']}",
             one["metric"],
             str(one["n"]),
             *(_mean(one[way].get(one["metric"])) for way in WAYS),
@@ -114,8 +116,8 @@ def _adaptive(records: Sequence[Mapping[str, Any]], metric: str) -> Html:
         return Html()
     swept = curves(both)
     rows = [_of_curve(curve) for curve in swept]
-    least = ("least share that loses nothing", "seconds", "tokens")
-    head = ("order", "area", *least, "best", "at share", "threshold")
+    least = ("least share that loses nothing", "its seconds", "its tokens")
+    head = ("order", "area", *least, "best", "at share", "at threshold")
     return tag(
         "div",
         tag("h3", "When to retrieve"),
