@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -52,3 +53,23 @@ def test_questions_without_a_passage_are_counted(rag: OpenRAG, data: Path, tmp_p
     data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     done = evaluate(rag, "popqa", data, tmp_path / "out")
     assert done.summary["unread"] == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"name": "triviaqa"}, "task: 'popqa' there, 'triviaqa' now"),
+        ({"settings": {"model": "b"}}, "settings.model: 'a' there, 'b' now"),
+        ({"settings": {}}, "settings.model: 'a' there, 'nothing' now"),
+        ({"passages": "none"}, "passages: 'given' there, 'none' now"),
+    ],
+)
+def test_a_folder_of_another_configuration_is_refused(
+    rag: OpenRAG, data: Path, tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    given: dict[str, Any] = {"name": "popqa", "settings": {"model": "a"}}
+    evaluate(rag, data=data, folder=tmp_path / "out", **given)
+    before = (tmp_path / "out" / "results.jsonl").read_bytes()
+    with pytest.raises(EvaluationError, match=f"another configuration .*{message}"):
+        evaluate(rag, data=data, folder=tmp_path / "out", **(given | change))
+    assert (tmp_path / "out" / "results.jsonl").read_bytes() == before

@@ -279,26 +279,6 @@ def test_the_limit_may_grow(rag: OpenRAG, data: Path, tmp_path: Path) -> None:
     assert (smaller.asked, smaller.summary["n"]) == (0, 5)
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"name": "triviaqa"}, "task: 'popqa' there, 'triviaqa' now"),
-        ({"settings": {"model": "b"}}, "settings.model: 'a' there, 'b' now"),
-        ({"settings": {}}, "settings.model: 'a' there, 'nothing' now"),
-        ({"passages": "none"}, "passages: 'given' there, 'none' now"),
-    ],
-)
-def test_a_folder_of_another_configuration_is_refused(
-    rag: OpenRAG, data: Path, tmp_path: Path, change: dict[str, Any], message: str
-) -> None:
-    given: dict[str, Any] = {"name": "popqa", "settings": {"model": "a"}}
-    evaluate(rag, data=data, folder=tmp_path / "out", **given)
-    before = (tmp_path / "out" / "results.jsonl").read_bytes()
-    with pytest.raises(EvaluationError, match=f"another configuration .*{message}"):
-        evaluate(rag, data=data, folder=tmp_path / "out", **(given | change))
-    assert (tmp_path / "out" / "results.jsonl").read_bytes() == before
-
-
 def test_other_data_and_another_pipeline_are_refused(
     rag: OpenRAG, data: Path, tmp_path: Path
 ) -> None:
