@@ -23,7 +23,8 @@ from openrag_core.errors import EvaluationError
 
 CONFIG, RESULTS = "config.json", "results.jsonl"
 SUMMARY, CURVES, PICTURE = "summary.json", "adaptive.json", "adaptive.png"
-_PLACES = {"data.file", "settings.index"}  # their contents are known by SHA-256
+# Where something lies, and what its content is known by: moved, it is the same.
+_PLACES = {"data.file": "data.sha256", "settings.index": "settings.index_sha256"}
 _NAMED = 3  # of the differences to another configuration
 _UNFINISHED = ".unfinished."
 _ABSENT = "nothing"
@@ -161,7 +162,8 @@ def _check_same(folder: Path, there: Mapping[str, Any], now: Mapping[str, Any]) 
     different = [
         f"{name}: {old.get(name, _ABSENT)!r} there, {new.get(name, _ABSENT)!r} now"
         for name in {**old, **new}
-        if old.get(name, _ABSENT) != new.get(name, _ABSENT) and name not in _PLACES
+        if old.get(name, _ABSENT) != new.get(name, _ABSENT)
+        and not (_PLACES.get(name) in old and _PLACES.get(name) in new)
     ]
     if more := different[_NAMED:]:
         different[_NAMED:] = [f"and {len(more)} more"]

@@ -27,10 +27,22 @@ def test_what_is_not_of_all_records_does_not_stay(rag: OpenRAG, data: Path, tmp_
 def test_another_name_of_the_same_data_is_no_other_configuration(
     rag: OpenRAG, data: Path, tmp_path: Path
 ) -> None:
-    evaluate(rag, "popqa", data, tmp_path / "out", settings={"index": "a"})
+    known = {"index_sha256": "0"}
+    evaluate(rag, "popqa", data, tmp_path / "out", settings={"index": "a"} | known)
     moved = data.rename(tmp_path / "moved.jsonl")
-    done = evaluate(rag, "popqa", moved, tmp_path / "out", settings={"index": "b"})
+    done = evaluate(rag, "popqa", moved, tmp_path / "out", settings={"index": "b"} | known)
     assert done.asked == 0
+    other = {"index": "a", "index_sha256": "1"}
+    with pytest.raises(EvaluationError, match=r"settings\.index_sha256: '0' there, '1' now"):
+        evaluate(rag, "popqa", moved, tmp_path / "out", settings=other)
+
+
+def test_another_index_of_unknown_content_is_another_configuration(
+    rag: OpenRAG, data: Path, tmp_path: Path
+) -> None:
+    evaluate(rag, "popqa", data, tmp_path / "out", settings={"index": "a"})
+    with pytest.raises(EvaluationError, match=r"settings\.index: 'a' there, 'b' now"):
+        evaluate(rag, "popqa", data, tmp_path / "out", settings={"index": "b"})
 
 
 def test_of_many_differences_the_first_are_named(rag: OpenRAG, data: Path, tmp_path: Path) -> None:
