@@ -99,9 +99,10 @@ def build_dataset(
     kinds: Counter[str] = Counter()
     rows = list(make_rows(questions, mix, kinds))
     if helpers.critic is not None:
-        total = sum(len(question.passages) for question in questions)
+        unknown = [question for question in questions if question.known is not True]
+        total = sum(len(question.passages) for question in unknown)
         for judged in judge_all(
-            questions,
+            unknown,
             helpers.critic,
             cache=helpers.cache,
             progress=lambda n: progress("judging", n, total),

@@ -25,7 +25,15 @@ from typing import Literal
 
 from openrag_core.errors import ConfigError
 from openrag_core.prompts import paragraph
-from openrag_core.reflection import END_PARAGRAPH, NO_RETRIEVAL, PARAGRAPH, RETRIEVAL
+from openrag_core.reflection import (
+    END_PARAGRAPH,
+    NO_RETRIEVAL,
+    PARAGRAPH,
+    RELEVANCE,
+    RETRIEVAL,
+    SUPPORT,
+    UTILITY,
+)
 from openrag_core.training.critic import Judgement
 from openrag_core.training.questions import Question, Text
 from openrag_core.training.rows import Row, split_tokens
@@ -37,6 +45,8 @@ _CRITIQUE: dict[Kind, tuple[str, str]] = {
     "mixed": ("[Relevant]", "[Partially supported][Utility:4]"),
     "distractor": ("[Irrelevant]", "[No support / Contradictory][Utility:1]"),
 }
+_MISLEADING = {"[Irrelevant]", "[Partially supported]", "[No support / Contradictory]"}
+_JUDGING = {*RELEVANCE.worth, *SUPPORT.worth, *UTILITY.worth}
 _HARDEST = 5  # distractors to draw from: those that come first
 _SENTENCE = re.compile(r"(?<=[.!?])\s+(?=\S)")
 
@@ -174,14 +184,8 @@ def without_reflection(rows: Iterable[Row]) -> Iterator[Row]:
     What a model learns that is to be compared with one that reflects. The evidence stands between
     the same tokens, so that both read one prompt.
     """
-    misleading = {token for kind in ("mixed", "distractor") for token in _tokens(kind)}
-    critique = {token for kind in ("no_retrieval", "gold") for token in _tokens(kind)}
     for row in rows:
         stretches = split_tokens(row.output)
-        if misleading.isdisjoint(set(stretches) - critique):
-            output = "".join(stretch for stretch in stretches if stretch not in critique)
+        if _MISLEADING.isdisjoint(stretches):
+            output = "".join(stretch for stretch in stretches if stretch not in _JUDGING)
             yield Row(row.input, output, row.corpus)
-
-
-def _tokens(kind: Kind) -> list[str]:
-    return split_tokens("".join(_CRITIQUE[kind]))

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import chain
+from math import nan
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -52,9 +53,9 @@ class Trained:
     rows: EncodedRows
     plan: Plan
     loss: float
-    """Mean over the whole run, in nats per label."""
+    """Mean over the whole run, in nats per label; NaN where its log could not be written."""
     seconds: float
-    """Spent on steps, before a resumption too."""
+    """Spent on steps, before a resumption too; NaN likewise."""
 
 
 def train(
@@ -132,6 +133,8 @@ def train(
         put_trained_state(model, state)
     _save(model, tokenizer, recipe, output / MODEL)
     log = [line for line in read_log(output) if "loss" in line]
+    if not log:  # it could not be written, which is no reason to lose the model
+        return Trained(output / MODEL, rows, order, nan, nan)
     return Trained(
         output / MODEL, rows, order, fmean(line["loss"] for line in log), log[-1]["seconds"]
     )
@@ -239,8 +242,8 @@ def make_model(recipe: Recipe, where: torch.device) -> tuple[Any, Tokenizer]:
     if recipe.fsdp and tied:  # peft keeps the two together in a way that sharding cannot see
         raise ConfigError(f"fsdp: the embeddings of {recipe.base} are tied; train without")
     model.config.reflection_trained = True
-    if where.type == "cpu":  # on short rows the fused kernel's backward pass takes most of a step
-        model.set_attn_implementation("eager")
+    if where.type == "cpu" and _numbers(recipe, where) == torch.bfloat16:
+        model.set_attn_implementation("eager")  # the fused kernel's backward pass is slow there
     if start is None:
         return make_trainable(model, tokenizer, recipe.lora), tokenizer
     assert isinstance(model, OpenRAGForCausalLM)
@@ -281,7 +284,7 @@ def _arguments(recipe: Recipe, output: Path, where: torch.device, steps: int) ->
         fsdp="full_shard auto_wrap" if recipe.fsdp else None,
         ddp_find_unused_parameters=False,
         seed=recipe.seed,
-        logging_steps=recipe.log_every,
+        logging_steps=min(recipe.log_every, steps),
         save_steps=recipe.save_every,
         save_total_limit=recipe.keep_checkpoints,
         eval_strategy="steps" if recipe.validation else "no",

@@ -77,3 +77,12 @@ def test_a_critic_labels_what_nobody_did() -> None:
 def test_questions_that_give_no_row_are_refused() -> None:
     with pytest.raises(TrainingDataError, match="need gold passages or distractors"):
         build_dataset([Question("1", "Who?", ("Ana",))])
+
+
+def test_what_the_base_knows_is_not_learned_from_judged_passages_too() -> None:
+    asked = [Question("1", "Who?", ("Ana",), passages=(Text("", "Ana."),), known=True)]
+    critic = FakeCritic()
+    made = build_dataset(asked, helpers=Helpers(critic=critic))
+    assert made.kinds == {"no_retrieval": 1}
+    assert critic.judged == []
+    assert [row.output for row in made.rows] == ["[No Retrieval]Ana[Utility:5]"]

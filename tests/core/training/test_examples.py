@@ -153,6 +153,17 @@ def test_plain_rows_keep_gold_evidence_and_the_answer_alone() -> None:
         f"[Retrieval]<paragraph>Velora\n{GOLD.text}</paragraph>Ana Tolvik",
         "[No Retrieval]Ana Tolvik",
     ]
+    judged = [
+        judged_row(SINGLE, GOLD, judgement)
+        for judgement in (
+            Judgement(relevant=True, support="full", utility=3),
+            Judgement(relevant=True, support="full", utility=4),
+            Judgement(relevant=True, support="partial", utility=5),
+            Judgement(relevant=True, support="none", utility=5),
+        )
+    ]
+    read = f"[Retrieval]<paragraph>Velora\n{GOLD.text}</paragraph>Ana Tolvik"
+    assert [row.output for row in without_reflection(judged)] == [read, read]
 
 
 @pytest.mark.parametrize("wrong", [{"gold": -1}, {"whole": 2}, {"window": 0}])

@@ -20,12 +20,12 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "native", "dtype"),
+    ("wanted", "native", "dtype", "attention"),
     [
-        (None, True, torch.bfloat16),
-        (None, False, torch.float32),
-        (True, False, torch.bfloat16),
-        (False, True, torch.float32),
+        (None, True, torch.bfloat16, "eager"),
+        (None, False, torch.float32, "sdpa"),
+        (True, False, torch.bfloat16, "eager"),
+        (False, True, torch.float32, "sdpa"),
     ],
 )
 def test_numbers_are_those_that_the_device_multiplies_natively(
@@ -35,11 +35,14 @@ def test_numbers_are_those_that_the_device_multiplies_natively(
     wanted: bool | None,
     native: bool,
     dtype: torch.dtype,
+    attention: str,
 ) -> None:
+    """And attention is the kind that is fast in them; see docs/log.md."""
     monkeypatch.setattr("openrag_core.compute._has_bf16", lambda _: native)
     base = make_base(tmp_path / "base")
     model, _ = make_model(recipe(base, rows, bf16=wanted), torch.device("cpu"))
     assert model.get_base_model().dtype == dtype
+    assert model.get_base_model().config._attn_implementation == attention
 
 
 @pytest.mark.parametrize("mixture", [Mixture(num_experts=4, adapter_dim=4), None])

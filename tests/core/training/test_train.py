@@ -372,3 +372,11 @@ def test_sharded_over_two_processes_it_has_the_same_gradients(
     write_recipe(recipe(base, rows), tmp_path / "recipe.yaml")
     script = str(Path(__file__).with_name("sharded.py"))
     assert torchrun(tmp_path, script, "recipe.yaml").count("equal") == 2
+
+
+def test_a_run_shorter_than_its_log_ends_well(base: Path, rows: Path, tmp_path: Path) -> None:
+    """Three steps, where the default logs every ten."""
+    done = train(recipe(base, rows, epochs=0.25, log_every=10), tmp_path / "run", device="cpu")
+    assert done is not None
+    assert done.plan.steps < 10
+    assert done.loss == pytest.approx(log(tmp_path / "run", "loss")[0])
