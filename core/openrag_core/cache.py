@@ -22,8 +22,10 @@ class JsonCache:
         self._lock = Lock()
         self._values: dict[str, Any] = {}
         if file is not None and file.is_file():
-            for line in file.read_text(encoding="utf-8").splitlines():
-                with suppress(ValueError):  # the last line of a run that was stopped while writing
+            # Not splitlines: a reply may hold the other characters that end a line for it. The
+            # last line of a run that was stopped may end anywhere, within a character too.
+            for line in file.read_text(encoding="utf-8", errors="replace").split("\n"):
+                with suppress(ValueError):
                     key, value = json.loads(line)
                     self._values[key] = value
 
