@@ -1,11 +1,32 @@
-"""Texts as words, for comparing answers."""
+"""Texts as words, for comparing answers; and numbers of things."""
 
 from __future__ import annotations
 
 import re
 import string
 
+UNSPACED_TEXT = re.compile("[぀-ヿ㐀-䶿一-鿿가-힯]+")
+"""Stretches of text whose words white space does not tell: kana, CJK ideographs with extension A,
+Hangul syllables."""
 _ARTICLE = re.compile(r"\b(a|an|the)\b")
+
+
+def count_words(text: str) -> int:
+    """By white space; where that does not tell them, two characters are a word."""
+    return len(UNSPACED_TEXT.sub(lambda run: " x" * -(-len(run.group()) // 2) + " ", text).split())
+
+
+def holds(text: str, answer: str) -> bool:
+    """Whether an answer stands in a text, both normalised; as whole words, where those are told."""
+    words, said = normalised(text), normalised(answer)
+    if UNSPACED_TEXT.search(said):
+        return said in words
+    return bool(said) and f" {said} " in f" {words} "
+
+
+def counted(number: int, noun: str) -> str:
+    """Such as "1 question" and "1,200 questions"."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def normalised(text: str) -> str:

@@ -119,11 +119,18 @@ def test_what_is_gone_is_told_and_removed_on_request(openrag: Run, documents: Pa
     openrag("index", "documents")
     (documents / "handbook.md").unlink()
     told = openrag("index", "documents")
-    assert "gone from disk: documents/handbook.md" in told.out
+    assert "gone or empty: documents/handbook.md" in told.out
     assert "add --sync to remove it" in told.out
     assert "now holds 15 passages" in told.out
     assert "now holds 11 passages" in openrag("index", "documents", "--sync").out
     assert "gone" not in openrag("index", "documents").out
+    (documents / "sarn-ferry.txt").write_text("", encoding="utf-8")
+    told = openrag("index", "documents")
+    assert "gone or empty: documents/sarn-ferry.txt" in told.out
+    assert "still found" not in told.out
+    emptied = openrag("index", "documents", "--sync").out
+    assert "now holds 11 passages" not in emptied
+    assert "gone or empty: documents/sarn-ferry.txt" not in openrag("index", "documents").out
 
 
 def test_nothing_in_a_document_commands_the_terminal(openrag: Run, tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def test_rows_are_built_from_everything_that_helps(openrag: Run) -> None:
 def test_what_was_left_out_is_said(openrag: Run) -> None:
     made = openrag("data", "build", "questions.jsonl", "-o", "rows.jsonl")
     assert made.code == 0
-    assert "1 passages without a label were left out: --critic" in made.out
+    assert "left out, for want of a label: 1 passage (--critic" in made.out
     assert "questions learned with [No Retrieval]: 0.0%" in made.out
 
 
@@ -83,12 +83,18 @@ def test_what_was_left_out_is_said(openrag: Run) -> None:
         (("passages.jsonl",), "passages.jsonl, line 1: field 'answers' must be a list"),
         (("questions.jsonl", "--critic", "critics:none"), "--critic 'critics:none': expected MOD"),
         (("questions.jsonl", "--critic", "nowhere"), "--critic 'nowhere': expected MODULE:NAME"),
+        (
+            ("questions.jsonl", "--critic", "broken:judge"),
+            "broken cannot be imported (KeyError: 'K",
+        ),
+        (("questions.jsonl", "-o", "."), "--output . is a folder: name a file, such as rows.jsonl"),
         (("questions.jsonl", "--gold", "-1"), "rows per question must be >= 0"),
         (("questions.jsonl", "--mine", "none.jsonl"), "none.jsonl: cannot be read"),
     ],
 )
 def test_bad_input_is_said(openrag: Run, arguments: tuple[str, ...], message: str) -> None:
-    result = openrag("data", "build", *arguments, "-o", "rows.jsonl")
+    Path("broken.py").write_text("import os\njudge = os.environ['KEY THAT IS NOT SET']\n")
+    result = openrag("data", "build", "-o", "rows.jsonl", *arguments)
     assert result.code == 1
     assert message in " ".join(result.err.split())
     assert "Traceback" not in result.err

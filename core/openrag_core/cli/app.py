@@ -12,13 +12,12 @@ from typing import Annotated
 
 import typer
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from openrag_core import __version__, weights
 from openrag_core.build import Settings, build, open_index, open_store
 from openrag_core.cli import render
 from openrag_core.cli.calibration import calibrate, report
-from openrag_core.cli.console import err, out
+from openrag_core.cli.console import err, out, progress
 from openrag_core.cli.evaluation import evaluate
 from openrag_core.cli.judging import judge, synthesize
 from openrag_core.cli.models import convert, upcycle
@@ -51,6 +50,7 @@ from openrag_core.errors import ConfigError, DocumentError, FilterError, OpenRAG
 from openrag_core.filters import Filter, from_dict
 from openrag_core.records import GateMode
 from openrag_core.search import SearchOptions
+from openrag_core.words import counted
 
 app = typer.Typer(
     name="openrag",
@@ -166,10 +166,11 @@ def _index(settings: Settings, paths: Sequence[Path], max_file_mb: int, *, sync:
     with err.status("opening the index"):
         passages = open_index(settings)
     try:
-        with _progress() as progress:
-            bar = progress.add_task("indexing", total=len(files))
+        with progress() as advance:
             report = passages.add_files(
-                files, lambda _: progress.advance(bar), max_bytes=max_file_mb * 1_000_000
+                files,
+                lambda _: advance("indexing", 1, len(files)),
+                max_bytes=max_file_mb * 1_000_000,
             )
         gone = passages.gone(paths)
         if sync:
@@ -189,23 +190,18 @@ def _copy(source: Settings, target: Settings, *, sync: bool) -> None:
     embedded = open_store(source)
     try:
         served = open_store(target)
-        with _progress() as progress:
-            bar = progress.add_task("copying", total=embedded.count())
+        total = embedded.count()
+        with progress() as advance:
             written = copy_points(
-                embedded, served, lambda count: progress.advance(bar, count), sync=sync
+                embedded, served, lambda count: advance("copying", count, total), sync=sync
             )
         out.print(
-            f"{written} passages copied, {embedded.count() - written} were there; "
-            f"{served.address} now holds {served.count()} passages"
+            f"{counted(written, 'passage')} copied, {total - written} were there; "
+            f"{served.address} now holds {counted(served.count(), 'passage')}"
         )
         served.close()
     finally:
         embedded.close()
-
-
-def _progress() -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    return Progress(*columns, TimeElapsedColumn(), console=err)
 
 
 @app.command()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.table import Table
@@ -47,9 +48,10 @@ def calibrate(
         raise ConfigError("a folder is named twice, and its questions would count twice")
     runs = [read_results(folder) for folder in results]
     records = [record for _, own in runs for record in own]
-    models = {json.dumps(config["pipeline"], sort_keys=True) for config, _ in runs}
-    if len(models) > 1:
-        raise ConfigError("these results are of different pipelines: a gate is of one; name those")
+    if len({_asked(config) for config, _ in runs}) > 1:
+        raise ConfigError(
+            "these results are of different models or pipelines: a gate is of one; name those"
+        )
     chosen: Signal | None = signal
     about = {
         "tasks": sorted({config["task"] for config, _ in runs}),
@@ -82,6 +84,14 @@ def calibrate(
         )
     out.print(_targets(output, records))
     err.print(f"{output} and {picture} written")
+
+
+def _asked(config: Mapping[str, Any]) -> str:
+    """What answered, whatever it was asked about."""
+    settings = config["settings"]
+    model = settings.get("model_sha256") or settings.get("model")
+    parts = [settings.get(name) for name in ("base", "dtype", "reranker")]
+    return json.dumps([config["pipeline"], model, *parts], sort_keys=True, default=str)
 
 
 def _targets(file: Path, records: list[dict[str, object]]) -> Table:

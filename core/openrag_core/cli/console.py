@@ -8,7 +8,14 @@ from threading import Lock
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 out = Console()
 err = Console(stderr=True)
@@ -18,9 +25,10 @@ err = Console(stderr=True)
 def progress() -> Iterator[Callable[[str, int, int], None]]:
     """One bar per stage, made when it begins."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    times = (TimeElapsedColumn(), TimeRemainingColumn())
     bars: dict[str, Any] = {}
     lock = Lock()
-    with Progress(*columns, TimeElapsedColumn(), console=err) as shown:
+    with Progress(*columns, *times, console=err) as shown:
 
         def advance(stage: str, done: int, total: int) -> None:
             with lock:  # critics are asked by several threads

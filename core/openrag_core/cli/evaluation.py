@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
 from openrag_core.build import Settings, build, open_index
 from openrag_core.cli import render_evaluation as render
-from openrag_core.cli.console import err, out
+from openrag_core.cli.console import err, out, progress
 from openrag_core.cli.options import (
     DEFAULT,
     Base,
@@ -46,6 +36,7 @@ from openrag_core.cli.options import (
 from openrag_core.errors import EvaluationError
 from openrag_core.search import SearchOptions
 from openrag_core.weights import BUNDLED, BUNDLED_ADAPTER
+from openrag_core.words import counted
 
 if TYPE_CHECKING:
     from openrag_core.pipeline import OpenRAG
@@ -80,8 +71,10 @@ def evaluate(
             help="Read those of the rows (default, if they bring any), an index, or none."
         ),
     ] = None,
-    limit: Annotated[int | None, typer.Option(help="Questions, from the first on.")] = None,
-    batch_size: Annotated[int, typer.Option(help="Questions that are answered together.")] = 16,
+    limit: Annotated[int | None, typer.Option(min=1, help="Questions, from the first on.")] = None,
+    batch_size: Annotated[
+        int, typer.Option(min=1, help="Questions that are answered together.")
+    ] = 16,
     instruction: Annotated[
         str | None,
         typer.Option(help="In front of every prompt; 'released': the task's own, as published."),
@@ -153,7 +146,7 @@ def _run(
     with err.status("loading (the first time, the bundled model is converted: about 15 s)"):
         rag, described = _pipeline(settings, reads_index=source == "index")
     try:
-        with _progress() as advance:
+        with progress() as advance:
             done = evaluation.evaluate(
                 rag,
                 name,
@@ -163,7 +156,7 @@ def _run(
                 limit=limit,
                 batch_size=batch_size,
                 settings=described,
-                progress=advance,
+                progress=lambda done, total: advance("answering", done, total),
             )
     except KeyboardInterrupt:
         _tell_how_to_go_on(folder)
@@ -202,16 +195,4 @@ def _tell_how_to_go_on(folder: Path) -> None:
         _, records = read_results(folder)
     except EvaluationError:
         return  # it had not begun
-    err.print(f"{len(records)} questions are done: the same command goes on from there")
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[int, int], None]]:
-    columns = (TextColumn("answering"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=err) as progress:
-        bar = progress.add_task("answering", total=None)
-
-        def advance(done: int, total: int) -> None:
-            progress.update(bar, total=total, advance=done)
-
-        yield advance
+    err.print(f"{counted(len(records), 'question')} done: the same command goes on from there")

@@ -105,10 +105,11 @@ def judge(
 def synthesize(
     output: Annotated[Path, typer.Option("--output", "-o", help="File of questions to make.")],
     chat: Chat,
-    count: Annotated[int, typer.Option("--count", "-n", help="Questions to keep.")] = 100,
+    count: Annotated[int, typer.Option("--count", "-n", min=1, help="Questions to keep.")] = 100,
     threshold: Annotated[int, typer.Option(help="Lowest grade of a critique, 1 to 5.")] = 4,
     max_passages: Annotated[
-        int | None, typer.Option(help="Most passages to ask about; by default four times -n.")
+        int | None,
+        typer.Option(min=1, help="Most passages to ask about; by default four times -n."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the drawing of passages.")] = 0,
     name: Name = None,

@@ -37,13 +37,18 @@ def load_object(option: str, path: str, expected: str) -> Any:  # noqa: ANN401  
         ConfigError: There is none.
     """
     module, _, name = path.partition(":")
+    wanted = f"{option} {path!r}: expected MODULE:NAME of {expected}"
+    if not (module and name):
+        raise ConfigError(wanted)
     sys.path.insert(0, "")
     try:
-        return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
+        imported = importlib.import_module(module)
+    except Exception as error:  # of the user's own code
         raise ConfigError(
-            f"{option} {path!r}: expected MODULE:NAME of {expected}, in a module that Python finds "
-            f"({error})"
+            f"{wanted}; {module} cannot be imported ({type(error).__name__}: {error})"
         ) from error
     finally:
         sys.path.remove("")
+    if not hasattr(imported, name):
+        raise ConfigError(f"{wanted}; {module} has no {name!r}")
+    return getattr(imported, name)

@@ -22,6 +22,7 @@ from openrag_core.filters import Field
 from openrag_core.records import Answer, Candidate, Decision, Passage
 from openrag_core.verdict import NOT_TOLD
 from openrag_core.weights import PACKAGES
+from openrag_core.words import counted
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
@@ -54,8 +55,8 @@ def answer(result: Answer) -> RenderableType:
 
 
 def gone(documents: Sequence[str], *, removed: bool) -> RenderableType:
-    """What was indexed and is there no more."""
-    names = [_plain(f"gone from disk: {_relative(document)}") for document in documents]
+    """What was indexed and is there no more, or empty."""
+    names = [_plain(f"gone or empty: {_relative(document)}") for document in documents]
     note = "removed" if removed else "still in the index: add --sync to remove it"
     return Group(*names, Text(note, style="dim"))
 
@@ -108,14 +109,14 @@ def report(result: IndexReport, address: str, total: int, *, local: bool = True)
     """What became of the files."""
     counts = (
         f"{result.added} added, {result.changed} changed, {result.unchanged} unchanged, "
-        f"{len(result.skipped)} skipped; {result.passages} passages written"
+        f"{len(result.skipped)} skipped; {counted(result.passages, 'passage')} written"
     )
     skipped = [
         Text.assemble(("skipped", "yellow"), " ", _plain(f"{file}: {reason}"))
         for file, reason in result.skipped.items()
     ]
     speed = f", {result.passages_per_second:.0f} a second" if result.passages else ""
-    holds = f"{address} now holds {total} passages"
+    holds = f"{address} now holds {counted(total, 'passage')}"
     if local and total > MANY:
         holds += "; with so many, a Qdrant server answers faster (--to URL)"
     return Group(*skipped, counts + speed, Text(holds, "dim"))
@@ -211,7 +212,8 @@ def _index(settings: Settings) -> str:
         if store.description is None:
             return f"{store.address}: nothing indexed yet (openrag index PATH)"
         made = ", ".join(f"{key} {value}" for key, value in store.description.items())
-        documents = store.count(Field("chunk") == 0)
-        return f"{store.address}: {store.count()} passages of {documents} documents ({made})"
+        passages = counted(store.count(), "passage")
+        documents = counted(store.count(Field("chunk") == 0), "document")
+        return f"{store.address}: {passages} of {documents} ({made})"
     finally:
         store.close()

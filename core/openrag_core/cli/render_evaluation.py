@@ -9,6 +9,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from openrag_core.words import counted
+
 if TYPE_CHECKING:
     from openrag_core.evaluation import Evaluated
 
@@ -20,7 +22,9 @@ def evaluated(done: Evaluated) -> RenderableType:
     """Every metric in percent, from memory and from passages, with 95 % intervals."""
     summary = done.summary
     ways = [way for way in ("memory", "reading") if summary[way]]
-    table = Table(title=f"{summary['task']}, {summary['n']} questions", title_justify="left")
+    table = Table(
+        title=f"{summary['task']}, {counted(summary['n'], 'question')}", title_justify="left"
+    )
     table.add_column("%")
     for way in ways:
         table.add_column(_NAMES[way], justify="right")

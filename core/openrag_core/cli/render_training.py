@@ -9,6 +9,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from openrag_core.words import counted
+
 if TYPE_CHECKING:
     from openrag_core.training import Dataset, Trained
 
@@ -30,7 +32,12 @@ def dataset(made: Dataset, file: Path, *, wanted: float, unlabelled: int) -> Ren
     if made.no_retrieval < wanted:
         lines.append(_warning(f"wanted {wanted:.0%}, but the base knows no more instructions"))
     if unlabelled:
-        lines.append(_warning(f"{unlabelled:,} passages without a label were left out: --critic"))
+        lines.append(
+            _warning(
+                f"left out, for want of a label: {counted(unlabelled, 'passage')} (--critic has "
+                "them judged)"
+            )
+        )
     lines.append(Text(f"written to {file}", style="dim"))
     return Group(table, *lines)
 

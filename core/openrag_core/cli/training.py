@@ -12,7 +12,7 @@ import typer
 from openrag_core.build import Settings, open_index
 from openrag_core.cli import render_training as render
 from openrag_core.cli.console import err, out, progress
-from openrag_core.cli.loading import load_object
+from openrag_core.cli.loading import load_object, new_file
 
 if TYPE_CHECKING:
     from openrag_core.retrieval import PassageIndex
@@ -58,6 +58,7 @@ def build(
     mix = training.Mix(
         gold=gold, mixed=mixed, distractor=distractor, window=window, whole=whole, seed=seed
     )
+    new_file("--output", output, "rows.jsonl")
     read = [question for file in questions for question in training.read_questions(file)]
     helpers = _helpers(output, mine=mine, base=base, critic=critic)
     with progress() as advance:

@@ -149,6 +149,7 @@ def _amounts(records: Sequence[Record]) -> list[int]:
 
 def _fit_reading(records: Sequence[Record], amount: int, method: Method) -> Fit:
     best = [(one, *_best(one, amount)) for one in records if one["reading"]["candidates"]]
+    best = [(one, text, total) for one, text, total in best if text]  # the pipeline reads on
     totals = [total for _, _, total in best]
     return fit(totals, [_right(one, text) for one, text, _ in best], method=method)
 

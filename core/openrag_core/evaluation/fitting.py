@@ -24,6 +24,7 @@ _PLATT_POINTS = 33
 _GROUP = 20  # questions of like confidence; a probability of fewer is chance
 _GROUPS = 50
 _FOLDS = 5
+_ROUNDED = 1e-6  # confidences that are nearer to each other are one in the file
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,8 +164,7 @@ def _calibration(
     y = np.array([labels[own].mean() for own in parts])
     weights = np.array([len(own) for own in parts])
     told = IsotonicRegression(y_min=0.0, y_max=1.0).fit(x, y, sample_weight=weights).predict(x)
-    kept = np.concatenate([[True], np.diff(x) > 1e-6])  # what rounding would make equal
-    return Calibration(tuple(x[kept].tolist()), tuple(told[kept].tolist()))
+    return _points(x, told)
 
 
 def _platt(values: NDArray[np.float64], labels: NDArray[np.float64]) -> Calibration:
@@ -176,4 +176,10 @@ def _platt(values: NDArray[np.float64], labels: NDArray[np.float64]) -> Calibrat
     told = fitted.predict_proba(grid[:, None])[:, 1]
     if told[-1] < told[0]:  # confidence that misleads: one probability for all
         return Calibration((float(values.mean()),), (float(labels.mean()),))
-    return Calibration(tuple(grid.tolist()), tuple(told.tolist()))
+    return _points(grid, told)
+
+
+def _points(x: NDArray[np.float64], y: NDArray[np.float64]) -> Calibration:
+    """Without those that rounding would make equal."""
+    kept = np.concatenate([[True], np.diff(x) > _ROUNDED])
+    return Calibration(tuple(x[kept].tolist()), tuple(y[kept].tolist()))

@@ -7,7 +7,8 @@
   `annotations[].long_answer`, `outputs[].answer`, `output`, `label` |
 | choices | `choices`: {"A": text} or {"label": [], "text": []}; `answer_key` or `answerKey` |
 | ranked passages | `ctxs`, `top_contexts` (Self-RAG, openrag_bench), `docs`, `retrieved` |
-| labelled passages | `gold`, `distractors`, `related`; `context` (HotpotQA, 2Wiki), `paragraphs`
+| labelled passages | `gold`, `distractors`, `related`; `context` (HotpotQA, 2Wiki; their own lists,
+  or those of a model hub), `paragraphs`
   (MuSiQue), `passages`, `knowledge` |
 """
 
@@ -163,11 +164,19 @@ def _passage(where: str, one: Row, own: str) -> Passage:
 
 
 def _sentences(where: str, row: Row) -> Iterable[tuple[str, str, bool]]:
-    """HotpotQA's and 2WikiMultihopQA's own paragraphs: [title, [sentence, ...]]."""
-    context = row.get("context")
+    """HotpotQA's and 2WikiMultihopQA's own paragraphs: [title, [sentence, ...]].
+
+    On a model hub, titles and sentences are lists of their own.
+    """
+    context, facts = row.get("context"), row.get("supporting_facts") or ()
+    if isinstance(context, Mapping) and isinstance(titles := context.get("title"), list):
+        context = [list(one) for one in zip(titles, context.get("sentences", ()), strict=False)]
     if not isinstance(context, list):
         return
-    supporting = {fact[0] for fact in row.get("supporting_facts", ()) if isinstance(fact, list)}
+    if isinstance(facts, Mapping):
+        supporting = set(facts.get("title", ()))
+    else:
+        supporting = {fact[0] for fact in facts if isinstance(fact, list)}
     for paragraph in context:
         match paragraph:
             case [str() as title, [*sentences]] if all(isinstance(s, str) for s in sentences):
@@ -186,8 +195,9 @@ def _objects(where: str, row: Row, name: str) -> list[dict[str, Any]]:
 
 
 def _texts(where: str, name: str, given: object) -> list[str]:
-    if isinstance(given, Mapping):  # SQuAD on a model hub
-        given = given.get("text")
+    if isinstance(given, Mapping):  # on a model hub: TriviaQA, SQuAD
+        aliases = given.get("aliases")
+        given = [given["value"], *(aliases or ())] if "value" in given else given.get("text")
     if isinstance(given, str):
         given = _listed(given) if name == "possible_answers" else [given]
     if not isinstance(given, list) or not all(isinstance(one, str) for one in given):

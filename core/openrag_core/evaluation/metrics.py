@@ -85,7 +85,8 @@ def string_recall(text: str, questions: Iterable[Iterable[str]]) -> float:
 def rouge_l(text: str, answers: Sequence[str]) -> float:
     """F-measure of the longest common subsequence of stemmed words, by rouge-score.
 
-    That library knows ASCII letters and digits only: texts in other scripts score 0.
+    Over the whole text; ASQA's script takes rougeLsum, sentence by sentence, which gives other
+    numbers. That library knows ASCII letters and digits only: texts in other scripts score 0.
     """
     if not answers:
         return 0.0

@@ -14,6 +14,7 @@ from openrag_core.evaluation.adaptive import Curve, curves, trials
 from openrag_core.evaluation.plots import adaptive_curve, png
 from openrag_core.evaluation.summary import WAYS, summarise
 from openrag_core.html import Html, tag
+from openrag_core.words import counted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -96,7 +97,8 @@ def _section(
         (kind, str(one["n"]), *(_number(one[way], "{:.3f}") for way in WAYS))
         for kind, one in summary["kinds"].items()
     ]
-    about = f"{config['data']['file']}, {summary['n']} questions, passages: {config['passages']}"
+    asked = f"{config['data']['file']}, {counted(summary['n'], 'question')}"
+    about = f"{asked}, passages: {config['passages']}"
     return tag(
         "section",
         tag("h2", name),
@@ -152,7 +154,7 @@ def _worst(records: Sequence[Mapping[str, Any]], metric: str) -> Html:
     mean = fmean(one["scores"]["reading"][metric] for one in read)
     return tag(
         "div",
-        tag("h3", f"The worst {len(wrong)} cases"),
+        tag("h3", f"The worst {counted(len(wrong), 'case')}"),
         tag("p", tag("small", f"of {len(read)}, whose mean {metric} is {mean:.3f}")),
         *(_case(one, metric) for one in wrong),
     )

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any
@@ -45,15 +45,22 @@ class Results:
         return {record["id"] for record in self.records}
 
     def append(self, records: Iterable[Record]) -> None:
-        """Write records, and wait until they are safe on disk."""
+        """Write records, and wait until they are safe on disk.
+
+        Raises:
+            EvaluationError: They cannot be written.
+        """
         added = list(records)
         lines = "".join(_line(record) for record in added)
-        for conclusion in (SUMMARY, CURVES, PICTURE):  # they would not be of all of them
-            (self.folder / conclusion).unlink(missing_ok=True)
-        with (self.folder / RESULTS).open("ab") as file:
-            file.write(lines.encode())
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            for conclusion in (SUMMARY, CURVES, PICTURE):  # they would not be of all of them
+                (self.folder / conclusion).unlink(missing_ok=True)
+            with (self.folder / RESULTS).open("ab") as file:
+                file.write(lines.encode())
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise _unusable(self.folder, error) from error
         self.records += added
 
     def conclude(
@@ -65,12 +72,18 @@ class Results:
             summary: See `summarise`.
             curves: The adaptive curve, in plain values; None where there is none.
             picture: The same as PNG.
+
+        Raises:
+            EvaluationError: It cannot be written.
         """
-        if curves is not None:
-            _write(self.folder / CURVES, _json(curves))
-        if picture is not None:
-            _write(self.folder / PICTURE, picture)
-        _write(self.folder / SUMMARY, _json(summary))
+        try:
+            if curves is not None:
+                _write(self.folder / CURVES, _json(curves))
+            if picture is not None:
+                _write(self.folder / PICTURE, picture)
+            _write(self.folder / SUMMARY, _json(summary))
+        except OSError as error:
+            raise _unusable(self.folder, error) from error
 
 
 @contextmanager
@@ -86,19 +99,21 @@ def opened(folder: Path, config: Mapping[str, Any]) -> Iterator[Results]:
             what differs), or something else; another process writes to it; or it cannot be used.
     """
     config = json.loads(_line(config))  # tuples become lists, as when read
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / ".lock", timeout=0):
+    with ExitStack() as stack:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(FileLock(folder / ".lock", timeout=0))
             if not (folder / CONFIG).is_file():
                 _check_empty(folder)
                 _write(folder / CONFIG, _json(config))
             _check_same(folder, _config(folder), config)
             _cut_torn_line(folder / RESULTS)
-            yield Results(folder, _records(folder))
-    except Timeout as error:
-        raise EvaluationError(f"{folder}: another process is writing to it") from error
-    except OSError as error:
-        raise EvaluationError(f"{folder}: cannot be used ({error})") from error
+            results = Results(folder, _records(folder))
+        except Timeout as error:
+            raise EvaluationError(f"{folder}: another process is writing to it") from error
+        except OSError as error:
+            raise _unusable(folder, error) from error
+        yield results  # what fails now may be a model or a retriever
 
 
 def read(folder: Path) -> tuple[dict[str, Any], list[Record]]:
@@ -129,6 +144,10 @@ def fingerprint(path: Path) -> str:
         raise EvaluationError(f"{path}: cannot be read ({error})") from error
     names = (f"{one.relative_to(path)} {fingerprint(one)}\n" for one in files)
     return sha256("".join(names).encode()).hexdigest()
+
+
+def _unusable(folder: Path, error: OSError) -> EvaluationError:
+    return EvaluationError(f"{folder}: cannot be used ({error})")
 
 
 def _line(content: object) -> str:

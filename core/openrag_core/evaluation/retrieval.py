@@ -53,17 +53,22 @@ def evaluate_retriever(
         queries: At least one.
         reranker: Puts the best of what is found first.
         top_k: Passages that are measured, for each question.
-        fetch_k: Passages that the reranker chooses from.
+        fetch_k: Passages that the reranker chooses from, at least `top_k` in any case.
         metrics: As ranx spells them.
 
     Returns:
         The score of every question, in [0, 1], by metric.
 
     Raises:
-        EvaluationError: See `score_rankings`.
+        EvaluationError: A metric looks deeper than `top_k`; or see `score_rankings`.
     """
+    if deeper := [name for name in metrics if int(name.partition("@")[2] or 0) > top_k]:
+        raise EvaluationError(
+            f"{', '.join(deeper)} looks deeper than top_k={top_k}: raise top_k, or name other "
+            "metrics"
+        )
     texts = [query.text for query in queries]
-    found = retriever.retrieve(texts, fetch_k if reranker else top_k)
+    found = retriever.retrieve(texts, max(fetch_k, top_k) if reranker else top_k)
     if reranker is not None:
         found = reranker.rerank(texts, found, top_k)
     return score_rankings(queries, [documents(own) for own in found], metrics)

@@ -28,7 +28,7 @@ from openrag_core.evaluation.rubrics import Rubric
 from openrag_core.json_lines import write_json_lines
 from openrag_core.records import Passage
 from openrag_core.steps import Call, Steps, arun, run
-from openrag_core.words import normalised
+from openrag_core.words import count_words, holds, normalised
 
 if TYPE_CHECKING:
     from openrag_core.retrieval import PassageIndex
@@ -67,6 +67,7 @@ class SyntheticQuestion:
             "question": self.question,
             "answers": [self.answer],
             "gold": [gold],
+            "gold_ids": [self.passage.id],
         }
 
 
@@ -127,7 +128,8 @@ class Synthesizer:
         name: What tells the model from others; by default its own `name`.
         threshold: A question that a critique grades lower is dropped.
         critiques: What is asked about each question, one after the other until one drops it.
-        min_words: Passages of fewer are not asked about.
+        min_words: Passages of fewer are not asked about; two characters are a word where white
+            space tells none.
         concurrency: Most requests at once; >= 1.
         attempts: How often the model is asked where it fails, and where its reply is no JSON.
         cache: Keeps what it replies; by default in memory.
@@ -231,7 +233,7 @@ class Synthesizer:
         return made
 
     def _long_enough(self, passages: Sequence[Passage], made: Synthesis) -> list[Passage]:
-        kept = [one for one in passages if len(one.text.split()) >= self.min_words]
+        kept = [one for one in passages if count_words(one.text) >= self.min_words]
         if short := len(passages) - len(kept):
             made.dropped["passage too short"] = short
         return kept
@@ -265,10 +267,9 @@ def objection(question: str, answer: str, passage: Passage) -> str:
     """What is wrong with a question, as far as that can be told without a model; or nothing."""
     if not question or not answer:
         return "nothing to ask"
-    asked, said = normalised(question), normalised(answer)
-    if not said or f" {said} " not in f" {normalised(passage.text)} ":
+    if not holds(passage.text, answer):
         return "the answer is not in the passage"
-    if f" {said} " in f" {asked} ":
+    if holds(question, answer):
         return "the answer is in the question"
     if _REFERRING.search(question):
         return "the question refers to the passage"

@@ -75,8 +75,12 @@ class Task:
             unanswerable=self.form == "abstention",
             unknown=self.needs == "sources",
         )
-        if self.form == "choice" and not examples[0].choices:
-            raise EvaluationError(f"{path}: this task needs the fields 'choices' and 'answer_key'")
+        open_ones = [one.id for one in examples if not one.choices]
+        if self.form == "choice" and open_ones:
+            raise EvaluationError(
+                f"{path}: this task needs the fields 'choices' and 'answer_key', and the question "
+                f"{open_ones[0]!r} has none"
+            )
         if self.needs == "qa_pairs" and not any(one.short_answers for one in examples):
             raise EvaluationError(f"{path}: this task needs the field 'qa_pairs', as ASQA has it")
         return examples

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from statistics import fmean
@@ -15,12 +14,10 @@ from openrag_core.errors import CheckpointError, ConfigError
 from openrag_core.retrieval.encoders import fingerprint
 from openrag_core.retrieval.store import SparseVector
 from openrag_core.weights import checkpoint_folder
+from openrag_core.words import UNSPACED_TEXT
 
 UNSPACED = ("chinese", "japanese", "korean")
 """Languages whose words white space does not tell; they are searched by pairs of characters."""
-_CHARACTERS = re.compile(  # kana, CJK ideographs with extension A, Hangul syllables
-    r"[぀-ヿ㐀-䶿一-鿿가-힯]+"
-)
 
 
 class SparseEncoder(Protocol):
@@ -106,7 +103,7 @@ class Bm25Encoder:
     def _spaced(self, text: str) -> str:
         if self._language not in UNSPACED:
             return text
-        return _CHARACTERS.sub(lambda run: f" {_pairs(run.group())} ", text)
+        return UNSPACED_TEXT.sub(lambda run: f" {_pairs(run.group())} ", text)
 
     def _bm25(self, **settings: Any) -> Bm25:
         if self._language in UNSPACED:

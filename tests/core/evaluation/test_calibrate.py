@@ -278,7 +278,10 @@ def test_the_commands_refuse_what_they_cannot_use(openrag: Run, tmp_path: Path) 
     other = folder(tmp_path / "two", {**CONFIG, "pipeline": {"top_k": 5}})
     refused = openrag("calibrate", str(first), str(other))
     assert (refused.code, refused.out) == (1, "")
-    assert "different pipelines" in refused.err
+    assert "different models or pipelines" in " ".join(refused.err.split())
+    mine = folder(tmp_path / "three", {**CONFIG, "settings": {"model": "mine"}})
+    refused = openrag("calibrate", str(first), str(mine))
+    assert "different models or pipelines" in " ".join(refused.err.split())
     refused = openrag("calibrate", str(first), str(first))
     assert "a folder is named twice" in refused.err
     for command in ("calibrate", "report"):
@@ -288,3 +291,13 @@ def test_the_commands_refuse_what_they_cannot_use(openrag: Run, tmp_path: Path) 
     refused = openrag("report", str(tmp_path))
     assert refused.code == 1
     assert "holds no evaluation" in refused.err
+
+
+def test_an_answer_without_text_does_not_count() -> None:
+    """The pipeline reads on there, whatever its total is."""
+    some = records(100)
+    blank = record(100, known=False, confidence=0.5, first=(False, 1.0), best=(True, 2.0))
+    first = min(blank["reading"]["candidates"], key=lambda one: one["total"])
+    first["text"] = ""
+    assert fit_gate([*some, blank]).reading[1].questions == 100
+    assert fit_gate([*some, blank]).reading[2].questions == 101

@@ -114,7 +114,20 @@ def test_official_multihop_rows(read: Read) -> None:
             {"title": "B", "paragraph_text": "Two.", "is_supporting": True},
         ],
     }
-    first, second = read(hotpot, musique)
+    on_a_hub = hotpot | {
+        "_id": "h2",
+        "context": {
+            "title": ["Velora Bridge", "Keth"],
+            "sentences": [["Built.", " Opened."], ["A river."]],
+        },
+        "supporting_facts": {"title": ["Velora Bridge"], "sent_id": [1]},
+    }
+    first, second, third, fourth = read(
+        hotpot, musique, on_a_hub, hotpot | {"_id": "h3", "supporting_facts": None}
+    )
+    assert {p.id: p for p in third.passages} == {p.id: p for p in first.passages}
+    assert third.gold == first.gold
+    assert (len(fourth.passages), fourth.gold) == (2, frozenset())
     assert {p.title: p.text for p in first.passages} == {
         "Velora Bridge": "Built. Opened.",
         "Keth": "A river.",
@@ -123,6 +136,13 @@ def test_official_multihop_rows(read: Read) -> None:
     assert "Keth" not in first.gold
     assert second.answers == ("G. Stanley Hall", "Stanley Hall")
     assert second.gold == {"paragraphs-1", "B"}
+
+
+def test_aliases_of_a_model_hub(read: Read) -> None:
+    """TriviaQA's answers."""
+    answer = {"value": "Sunset Boulevard", "aliases": ["Sunset Blvd", "Sunset Boulevard"]}
+    (row,) = read({"question": "Which?", "answer": answer})
+    assert row.answers == ("Sunset Boulevard", "Sunset Blvd")
 
 
 def test_long_answers(read: Read) -> None:
@@ -257,6 +277,12 @@ def test_choices_are_asked_for(tmp_path: Path) -> None:
     path = tmp_path / "data.jsonl"
     path.write_text(json.dumps({"question": "Who?", "answers": ["x"]}), encoding="utf-8")
     with pytest.raises(EvaluationError, match="needs the fields 'choices' and 'answer_key'"):
+        task("arc_challenge").read(path)
+    good = {"id": "a", "question": "Which?", "choices": {"A": "x", "B": "y"}, "answer_key": "A"}
+    good |= {"answers": ["x"]}
+    bad = {"id": "open", "question": "Who?", "answers": ["x"]}
+    path.write_text(f"{json.dumps(good)}\n{json.dumps(bad)}\n", encoding="utf-8")
+    with pytest.raises(EvaluationError, match="the question 'open' has none"):
         task("arc_challenge").read(path)
 
 

@@ -93,3 +93,11 @@ def test_too_little_is_refused() -> None:
         fit([0.1, 0.2, 0.3], [True, False, True])
     with pytest.raises(EvaluationError, match="no finite number"):
         fit([float("nan")] * 60, [True] * 60)
+
+
+def test_confidences_that_rounding_would_join_make_a_gate_that_can_be_read(tmp_path: Path) -> None:
+    close = [0.2, 0.4, *(1 - n * 1e-8 for n in range(98))]
+    made = fit(close, [n % 3 > 0 for n in range(100)], method="platt")
+    file = tmp_path / "gate.json"
+    file.write_text(json.dumps(gate_dict("f_minp", made, {1: made}, close, {})))
+    assert read_gate(file, max_retrieval_rate=0.5).memory(0.999) > 0

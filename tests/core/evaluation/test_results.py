@@ -85,3 +85,24 @@ def test_a_folder_of_another_configuration_is_refused(
     with pytest.raises(EvaluationError, match=f"another configuration .*{message}"):
         evaluate(rag, data=data, folder=tmp_path / "out", **(given | change))
     assert (tmp_path / "out" / "results.jsonl").read_bytes() == before
+
+
+def test_what_fails_while_asking_is_not_the_folders_fault(
+    rag: OpenRAG, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def retrieve(*_: object) -> None:
+        raise ConnectionError("refused")
+
+    monkeypatch.setattr(rag.retriever, "retrieve", retrieve)
+    with pytest.raises(ConnectionError, match="refused"):
+        evaluate(rag, "popqa", data, tmp_path / "out", passages="index")
+
+
+def test_a_folder_that_cannot_be_written_is_said(rag: OpenRAG, data: Path, tmp_path: Path) -> None:
+    evaluate(rag, "popqa", data, tmp_path / "out", limit=1)
+    config, _ = read_results(tmp_path / "out")
+    with opened(tmp_path / "out", config) as kept:
+        (tmp_path / "out" / "results.jsonl").unlink()
+        (tmp_path / "out" / "results.jsonl").mkdir()
+        with pytest.raises(EvaluationError, match=r"out: cannot be used"):
+            kept.append([{"id": "more"}])

@@ -75,3 +75,14 @@ def test_nothing_found_is_measured_too() -> None:
 def test_bad_queries_are_refused(queries: list[Query], message: str) -> None:
     with pytest.raises(EvaluationError, match=message):
         score_rankings(queries, [["a"]] * len(queries))
+
+
+def test_no_metric_looks_deeper_than_what_was_found() -> None:
+    with pytest.raises(EvaluationError, match=r"recall@5.*looks deeper than top_k=2"):
+        evaluate_retriever(FakeRetriever([]), QUERIES, top_k=2, metrics=["recall@2", "recall@5"])
+    retriever = FakeRetriever([Passage(str(n), "") for n in range(40)])
+    same = {str(n): 0.5 for n in range(40)}
+    evaluate_retriever(
+        retriever, QUERIES, reranker=FakeReranker(same), top_k=30, metrics=["recall@30"]
+    )
+    assert [top_k for _, top_k in retriever.calls] == [30]

@@ -9,7 +9,7 @@ import pytest
 
 from openrag_core import ConfigError, EvaluationError, Passage
 from openrag_core.cache import JsonCache
-from openrag_core.evaluation import Price, Synthesizer
+from openrag_core.evaluation import Price, Synthesizer, task
 from openrag_core.evaluation.synthesis import draw, objection
 from openrag_core.retrieval import Document, PassageIndex, Section
 from openrag_core.training import read_questions
@@ -50,8 +50,11 @@ def test_questions_are_written_in_the_layout_of_the_others(tmp_path: Path) -> No
         assert question.question.startswith("When did bridge ")
     rows = (tmp_path / "q.jsonl").read_text("utf-8").splitlines()
     assert {frozenset(json.loads(row)) for row in rows} == {
-        frozenset({"id", "question", "answers", "gold"})
+        frozenset({"id", "question", "answers", "gold", "gold_ids"})
     }
+    known = {one.id for one in passages(6)}
+    for example in task("faithfulness").read(tmp_path / "q.jsonl"):
+        assert example.gold & known  # what an index finds is known as gold
     assert made.usage == made.paid
     assert made.summary()["usage"]["cost"] == pytest.approx(100 * len(chat.asked) / 1e6)
     with pytest.raises(EvaluationError, match="cannot be written"):
@@ -95,6 +98,7 @@ def test_duplicates_and_replies_of_no_use_are_dropped() -> None:
             "1901",
             "the question refers to the passage",
         ),
+        ("\u6a4b\u306f\u3044\u3064?", "1901", ""),
         ("According to the document, when was it?", "1901", "the question refers to the passage"),
         ("Who sells the text editor of bridge 1?", "1901", ""),
         ("Which documents are needed for a visa?", "1901", ""),
@@ -172,3 +176,20 @@ def test_settings_outside_their_range_are_refused() -> None:
         writer(ScriptedChat(say), threshold=6)
     with pytest.raises(ConfigError, match="count and max_passages must be >= 1, got 0 and 0"):
         writer(ScriptedChat(say)).synthesize([], 0)
+
+
+def test_scripts_without_spaces_are_asked_about_too() -> None:
+    """Forty characters, about twenty words, of which none stands alone."""
+    text = (
+        "\u30f4\u30a7\u30ed\u30e9\u6a4b\u306f1901\u5e74\u306b\u30a2\u30ca\u5e02\u9577\u304c\u958b\u901a\u3055\u305b\u305f\u3002"
+        * 2
+    )
+    question, answer = (
+        "\u6a4b\u3092\u958b\u901a\u3055\u305b\u305f\u306e\u306f\u8ab0?",
+        "\u30a2\u30ca\u5e02\u9577",
+    )
+    chat = ScriptedChat(lambda _: json.dumps({"question": question, "answer": answer}))
+    assert objection(question, answer, Passage("p", text)) == ""
+    assert objection(answer + "?", answer, Passage("p", text)) == "the answer is in the question"
+    made = writer(chat, critiques=()).synthesize([Passage("p", text)], 1)
+    assert [one.answer for one in made.questions] == [answer]
