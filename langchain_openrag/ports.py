@@ -132,7 +132,8 @@ def _placed(passages: Sequence[Passage]) -> list[Document]:
             id=passage.id,
             page_content=passage.text,
             metadata={
-                **passage.metadata,
+                # A score of an earlier stage is none of the compressor's.
+                **{k: v for k, v in passage.metadata.items() if k != "relevance_score"},
                 "title": passage.title,
                 "source": passage.source,
                 "place": place,

@@ -25,7 +25,6 @@ from openrag_core import (
     Answer,
     Gate,
     OpenRAG,
-    OpenRAGError,
     Question,
     QuestionError,
     ScoreWeights,
@@ -196,7 +195,7 @@ class OpenRAGRunnable(RunnableSerializable[RunnableInput, RunnableOutput]):
         asked, good, managers = _parted(values, run_manager)
         try:
             answers: Sequence[_Outcome] = self._answer(good, managers)
-        except OpenRAGError:  # of one of them, perhaps; the others are not to suffer
+        except Exception:  # of one of them, perhaps; the others are not to suffer
             answers = [self._alone(*pair) for pair in zip(good, managers, strict=True)]
         return _in_order(asked, answers)
 
@@ -206,7 +205,7 @@ class OpenRAGRunnable(RunnableSerializable[RunnableInput, RunnableOutput]):
         asked, good, managers = _parted(values, run_manager)
         try:
             answers: Sequence[_Outcome | BaseException] = await self._aanswer(good, managers)
-        except OpenRAGError:  # of one of them, perhaps; the others are not to suffer
+        except Exception:  # of one of them, perhaps; the others are not to suffer
             pairs = zip(good, managers, strict=True)
             alone = (self._aanswer([question], [manager]) for question, manager in pairs)
             outcomes = await asyncio.gather(*alone, return_exceptions=True)

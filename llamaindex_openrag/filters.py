@@ -12,7 +12,7 @@ from llama_index.core.vector_stores import (
 )
 
 from openrag_core import Filter, FilterError
-from openrag_core.filters import All, AnyOf, Condition, Not
+from openrag_core.filters import All, AnyOf, Condition, Not, condition
 from openrag_core.retrieval.payload import FIELDS
 
 _OPERATORS = {
@@ -35,7 +35,8 @@ def from_metadata_filters(filters: MetadataFilters) -> Filter:
     """LlamaIndex's filters as ours.
 
     Args:
-        filters: Their keys are fields of our index ("source", "page") or of documents' metadata.
+        filters: Their keys are fields of our index ("source", "page") or of documents' metadata;
+            what is compared by order is a number, or a time in ISO format.
 
     Raises:
         FilterError: There is none, or an operator that we lack (of text, "all").
@@ -78,8 +79,7 @@ def _read(one: MetadataFilter | MetadataFilters) -> Filter:
     if one.operator not in _OPERATORS:
         known = ", ".join(operator.value for operator in (*_OPERATORS, FilterOperator.IS_EMPTY))
         raise FilterError(f"{one.operator.value!r} is no operator of our filters: use {known}")
-    value: Any = tuple(one.value) if isinstance(one.value, list) else one.value
-    return Condition(field, _OPERATORS[one.operator], value)  # type: ignore[arg-type]
+    return condition(field, _OPERATORS[one.operator], one.value)
 
 
 def _joined(parts: tuple[Filter, ...], condition: FilterCondition) -> MetadataFilters:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from openrag_core._extras import need
@@ -15,7 +14,7 @@ from openrag_core.pipeline import OpenRAG
 from openrag_core.ports import ChainRetriever, Generator, Reranker, Retriever
 from openrag_core.search import SearchOptions
 from openrag_core.settings import Settings
-from openrag_core.weights import BUNDLED, BUNDLED_ADAPTER, ENCODER
+from openrag_core.weights import BUNDLED, BUNDLED_ADAPTER, ENCODER, checkpoint_folder
 
 if TYPE_CHECKING:
     from openrag_core.model import TransformersGenerator
@@ -59,6 +58,7 @@ def build(
         _check_search(settings, retriever)
     if generator is None:
         need("model", "torch", "transformers")
+    gate = _gate(settings)  # before anything that takes long
     retriever = retriever or open_index(settings)
     if generator is None:
         generator = own = _generator(settings)
@@ -72,7 +72,7 @@ def build(
         generator=generator,
         retriever=retriever,
         reranker=reranker,
-        gate=_gate(settings),
+        gate=gate,
         evidence=settings.evidence,
         hops=settings.hops,
         top_k=settings.top_k,
@@ -92,7 +92,7 @@ def _check_search(settings: Settings, retriever: Retriever) -> None:
     """
     for name, own in (("search", "options"), ("tenant", "tenant")):
         wanted, given = getattr(settings, name), getattr(retriever, own, None)
-        if wanted not in {None, SearchOptions()} and wanted != given:
+        if wanted not in (None, SearchOptions()) and wanted != given:
             raise ConfigError(
                 f"{name}={wanted!r} would be lost: the retriever that was given searches in its "
                 f"own way. Give {name} to it, such as by open_index(settings)"
@@ -102,9 +102,10 @@ def _check_search(settings: Settings, retriever: Retriever) -> None:
 def _gate(settings: Settings) -> Gate | CalibratedGate:
     if not settings.calibrated:
         return Gate(settings.gate, settings.threshold)
-    folder = BUNDLED_ADAPTER if settings.model == BUNDLED else Path(settings.model)
+    bundled = settings.model == BUNDLED
     return read_gate(
-        settings.calibration or folder / FILE,
+        settings.calibration
+        or (BUNDLED_ADAPTER if bundled else checkpoint_folder(settings.model)) / FILE,
         min_accuracy=settings.min_accuracy,
         max_retrieval_rate=settings.max_retrieval_rate,
     )

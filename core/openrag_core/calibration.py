@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
 from math import inf
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from openrag_core.errors import ConfigError
-from openrag_core.gate import Gate
+from openrag_core.gate import Gate, f_meanp, f_minp
 from openrag_core.records import Decision, Draft, GateMode, Signal
 
 FILE = "gate.json"
@@ -175,15 +175,11 @@ class CalibratedGate:
         """
         return self._known(self.gate.by_confidence(draft))
 
-    def to_dict(self) -> dict[str, Any]:
-        """What was fitted, without a target, for JSON."""
-        return {
-            "signal": self.signal,
-            "memory": asdict(self.memory),
-            "reading": {str(amount): asdict(one) for amount, one in self.reading.items()},
-            "quantiles": list(self.quantiles),
-            "fitted_on": dict(self.fitted_on),
-        }
+    def right(self, draft: Draft) -> float | None:
+        """Probability that a whole draft is right; None for "f_ret", which no draft tells."""
+        if self.signal == "f_ret":
+            return None
+        return self.memory((f_minp if self.signal == "f_minp" else f_meanp)(draft))
 
     @property
     def _least(self) -> float:

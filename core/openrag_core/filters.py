@@ -167,11 +167,11 @@ class Field:
 
     def is_in(self, values: Sequence[str] | Sequence[int]) -> Condition:
         """It is one of these."""
-        return _condition(self.name, "$in", values)
+        return condition(self.name, "$in", values)
 
     def not_in(self, values: Sequence[str] | Sequence[int]) -> Condition:
         """It is none of these."""
-        return _condition(self.name, "$nin", values)
+        return condition(self.name, "$nin", values)
 
     @property
     def exists(self) -> Condition:
@@ -250,11 +250,18 @@ def _read(key: str, value: Any) -> list[Filter]:  # noqa: ANN401  (a user's)
     if key.startswith("$"):
         raise FilterError(f"{key!r} stands where a field, $and, $or or $not belongs")
     if isinstance(value, Mapping):
-        return [_condition(key, name, one) for name, one in value.items()]
-    return [_condition(key, "$eq", value)]
+        if not value:
+            raise FilterError(f"{key!r} compares with nothing: {{}}")
+        return [condition(key, name, one) for name, one in value.items()]
+    return [condition(key, "$eq", value)]
 
 
-def _condition(field: str, name: Any, value: Any) -> Condition:  # noqa: ANN401  (a user's)
+def condition(field: str, name: Any, value: Any) -> Condition:  # noqa: ANN401  (a user's)
+    """A condition of values as JSON has them: what is ordered may be a time in ISO format.
+
+    Raises:
+        FilterError: The operator is none of ours, or the value none for it.
+    """
     if name in _ORDER and isinstance(value, str):  # JSON has no times
         with suppress(ValueError):
             value = datetime.fromisoformat(value)

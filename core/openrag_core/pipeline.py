@@ -6,10 +6,9 @@ Source: Islam et al., Open-RAG (arXiv:2410.01782), section 2.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
-from contextlib import aclosing, closing
 from dataclasses import dataclass, field, replace
 from math import inf
-from typing import Any, cast, get_args
+from typing import Any, get_args
 
 from openrag_core import steps
 from openrag_core.calibration import CalibratedGate
@@ -31,7 +30,7 @@ from openrag_core.records import (
 )
 from openrag_core.reflection import ScoreWeights
 from openrag_core.stages import Stages
-from openrag_core.steps import Returned, Start, Steps, Tell
+from openrag_core.steps import Start, Steps, Tell
 from openrag_core.verdict import Minima, conclude
 
 MIN_REL = 0.5  # [Relevant] is likelier than [Irrelevant]
@@ -214,7 +213,7 @@ class OpenRAG:
         self, question: Question, passages: Sequence[Passage], decision: Decision | None = None
     ) -> Generator[Event]:
         """As `answer_from`, with what happens as it happens."""
-        return _events(self._answer_from(question, passages, decision, live=True))
+        return steps.told(self._answer_from(question, passages, decision, live=True))
 
     def stream_many(self, questions: Sequence[Question], *, live: bool = False) -> Generator[Event]:
         """As `answer_many`, with what happens as it happens.
@@ -226,7 +225,7 @@ class OpenRAG:
         Raises:
             ConfigError: Several are to be shown live.
         """
-        return _events(self._answer(questions, live=live))
+        return steps.told(self._answer(questions, live=live))
 
     async def aanswer(self, question: Question) -> Answer:
         """Answer one question; see `aanswer_many`."""
@@ -262,13 +261,13 @@ class OpenRAG:
         self, question: Question, passages: Sequence[Passage], decision: Decision | None = None
     ) -> AsyncGenerator[Event]:
         """As `stream_from`; the event loop goes on."""
-        return _aevents(self._answer_from(question, passages, decision, live=True))
+        return steps.atold(self._answer_from(question, passages, decision, live=True))
 
     def astream_many(
         self, questions: Sequence[Question], *, live: bool = False
     ) -> AsyncGenerator[Event]:
         """As `stream_many`; the event loop goes on."""
-        return _aevents(self._answer(questions, live=live))
+        return steps.atold(self._answer(questions, live=live))
 
     @property
     def minima(self) -> Minima:
@@ -276,7 +275,9 @@ class OpenRAG:
         if self.generator.reflection_trained:
             relevance, support = MIN_REL, MIN_SUP
         else:
-            relevance, support = self.reranker.min_relevance if self.reranker else -inf, -inf
+            chained = self.hops not in {1, "auto"}  # then the retriever's scores are compared
+            judge = getattr(self.retriever, "reranker", None) if chained else self.reranker
+            relevance, support = judge.min_relevance if judge else -inf, -inf
         return Minima(
             relevance if self.min_relevance is None else self.min_relevance,
             support if self.min_support is None else self.min_support,
@@ -382,19 +383,8 @@ class OpenRAG:
         if answer.abstained:
             return answer
         if not decision.retrieve:
-            return replace(answer, probability=decision.probability)
+            told = gate.right(draft) if draft and isinstance(gate, CalibratedGate) else None
+            return replace(answer, probability=decision.probability or told)
         if amount is None or not isinstance(gate, CalibratedGate):
             return answer
         return replace(answer, probability=gate.reading[amount](answer.candidates[0].total))
-
-
-def _events(taken: Steps[Any]) -> Generator[Event]:
-    with closing(steps.stream(taken)) as events:
-        yield from (cast("Event", one) for one in events if not isinstance(one, Returned))
-
-
-async def _aevents(taken: Steps[Any]) -> AsyncGenerator[Event]:
-    async with aclosing(steps.astream(taken)) as events:
-        async for one in events:
-            if not isinstance(one, Returned):
-                yield cast("Event", one)

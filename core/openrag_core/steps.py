@@ -100,6 +100,20 @@ async def astream(steps: Steps[Any]) -> AsyncGenerator[object]:
                 resume = partial(steps.throw, error)
 
 
+def told(steps: Steps[Any]) -> Generator[Any]:
+    """As `stream`, but for what the steps return."""
+    with closing(stream(steps)) as events:
+        yield from (one for one in events if not isinstance(one, Returned))
+
+
+async def atold(steps: Steps[Any]) -> AsyncGenerator[Any]:
+    """As `astream`, but for what the steps return."""
+    async with aclosing(astream(steps)) as events:
+        async for one in events:
+            if not isinstance(one, Returned):
+                yield one
+
+
 def run(steps: Steps[_Result]) -> _Result:
     """Take the steps in this thread."""
     with closing(stream(steps)) as events:

@@ -20,6 +20,7 @@ from openrag_core import (
 )
 from openrag_core.build import Settings, build, open_index
 from openrag_core.calibration import CalibratedGate
+from openrag_core.filters import Condition
 from openrag_core.model import BaseChat, TransformersChat, TransformersGenerator, load
 from openrag_core.reranking.cross_encoder import CrossEncoderReranker
 from openrag_core.reranking.maxsim import MaxSimReranker
@@ -225,3 +226,23 @@ def test_a_filter_that_would_be_lost_is_refused() -> None:
         build(narrow, retriever=FakeRetriever([]), **given)
     with pytest.raises(ConfigError, match="tenant='a' would be lost"):
         build(Settings(tenant="a", reranker="none"), retriever=FakeRetriever([]), **given)
+
+
+def test_what_lengthens_chains_searches_as_its_retriever_does() -> None:
+    narrow = SearchOptions(filter=Condition("page", "$in", [1, 2]))
+    found = FakeRetriever([])
+    found.options, found.tenant = narrow, "a"  # type: ignore[attr-defined]
+    settings = Settings(search=narrow, tenant="a", hops=2, reranker="none")
+    rag = build(settings, retriever=MultihopRetriever(found), generator=FakeGenerator())
+    assert isinstance(rag.retriever, MultihopRetriever)
+
+
+def test_a_gate_is_looked_for_before_anything_is_loaded(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def load(*_: object, **__: object) -> None:
+        pytest.fail("the model was loaded first")
+
+    monkeypatch.setattr("openrag_core.model.load", load)
+    with pytest.raises(ConfigError, match="no gate was fitted"):
+        build(Settings(model=str(tmp_path), max_retrieval_rate=0.5), retriever=FakeRetriever([]))

@@ -1,7 +1,7 @@
 """core/openrag_core/calibration.py: probabilities by hand, and how much is read for a target."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from math import inf, log
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,13 @@ from tests.fakes import FakeGenerator, FakeRetriever, reflected, tokens
 CURVE = Calibration((0.2, 0.4, 0.8), (0.1, 0.1, 0.9))
 # Answers from one passage are right with .5 at a total of 1, and .8 at 3; from three, .6 and .9.
 READING = {1: Calibration((1.0, 3.0), (0.5, 0.8)), 3: Calibration((1.0, 3.0), (0.6, 0.9))}
+FITTED: Any = {
+    "signal": "f_minp",
+    "memory": asdict(CURVE),
+    "reading": {amount: asdict(one) for amount, one in READING.items()},
+    "quantiles": [0.1, 0.3, 0.5, 0.7, 0.9],
+    "fitted_on": {},
+}
 PASSAGES = [Passage(id=f"p{n}", text=f"answer {n}") for n in range(4)]
 
 
@@ -163,7 +170,7 @@ def test_what_it_was_not_fitted_for_is_refused() -> None:
 
 def test_it_is_kept_as_json(tmp_path: Path) -> None:
     file = tmp_path / "gate.json"
-    file.write_text(json.dumps(gate(min_accuracy=0.5).to_dict()))
+    file.write_text(json.dumps(FITTED))
     assert read_gate(file, min_accuracy=0.5) == gate(min_accuracy=0.5)
     with pytest.raises(ConfigError, match="out of reach"):
         read_gate(file, min_accuracy=0.99)
@@ -198,3 +205,11 @@ def test_the_bundled_model_has_a_gate() -> None:
     assert read_gate(BUNDLED_ADAPTER / FILE, max_retrieval_rate=0.5).mode == "f_minp"
     with pytest.raises(ConfigError, match="out of reach"):
         read_gate(BUNDLED_ADAPTER / FILE, min_accuracy=1.0)
+
+
+def test_a_gate_that_never_retrieves_tells_the_probability_of_the_draft() -> None:
+    answer = rag(gate(max_retrieval_rate=0)).answer("known")
+    assert answer.decision.mode == "never"
+    assert answer.probability == pytest.approx(0.7)  # CURVE at .7
+    unknown = rag(replace(gate(max_retrieval_rate=0), signal="f_ret")).answer("known")
+    assert unknown.probability is None

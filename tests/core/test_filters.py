@@ -133,3 +133,8 @@ def test_what_python_would_take_for_something_else_is_refused() -> None:
     for name in ("", "metadata.", 'metadata."x"'):
         with pytest.raises(FilterError, match="names no field"):
             Field(name).exists  # noqa: B018
+
+
+def test_a_condition_without_a_comparison_is_refused() -> None:
+    with pytest.raises(FilterError, match="'page' compares with nothing"):
+        from_dict({"source": "a.md", "page": {}})

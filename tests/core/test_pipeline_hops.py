@@ -1,7 +1,7 @@
 """core/openrag_core/pipeline.py: answers from chains of passages."""
 
 from collections.abc import Sequence
-from math import log
+from math import inf, log
 
 import pytest
 
@@ -13,7 +13,7 @@ from openrag_core import (
 )
 from openrag_core.records import Evidence
 from tests.core.test_pipeline import BRIDGE, FERRY, TOWER, rag
-from tests.fakes import FakeGenerator, FakeRetriever, reflected
+from tests.fakes import FakeGenerator, FakeReranker, FakeRetriever, reflected
 
 
 class FakeChains(FakeRetriever):
@@ -88,3 +88,15 @@ def test_chains_need_a_retriever_that_finds_them() -> None:
         rag(hops=2)
     with pytest.raises(ConfigError, match="trained reflection tokens"):
         chained(FakeGenerator(), hops="auto")
+
+
+def test_chains_are_held_against_the_minimum_of_who_scored_them() -> None:
+    """A chain's own score is a sum of ranks, which no reranker's minimum is made for."""
+    reranker = FakeReranker({}, min_relevance=0.5)
+    pipeline = chained(FakeGenerator(), hops=2, reranker=reranker)
+    assert pipeline.minima.relevance == -inf
+    assert not pipeline.answer("When?").grounded
+    judged = FakeChains([BRIDGE, FERRY, TOWER])
+    judged.reranker = reranker  # type: ignore[attr-defined]
+    assert OpenRAG(FakeGenerator(), judged, hops=2).minima.relevance == 0.5
+    assert chained(FakeGenerator(), reranker=reranker).minima.relevance == 0.5

@@ -234,6 +234,25 @@ async def test_any_compressor_can_rank_the_passages() -> None:
     assert (answer.text, answer.grounded) == ("1893", True)
 
 
+class Filtering(BaseDocumentCompressor):
+    """A compressor that scores nothing."""
+
+    def compress_documents(
+        self,
+        documents: Sequence[Document],
+        query: str,  # noqa: ARG002
+        callbacks: Any = None,  # noqa: ANN401, ARG002
+    ) -> Sequence[Document]:
+        return documents[:1]
+
+
+def test_a_retrievers_score_is_no_rerankers() -> None:
+    """Documents of ours bear one under the same name."""
+    found = [replace(BRIDGE, metadata={"relevance_score": 0.9})]
+    with pytest.raises(ConfigError, match="documents without relevance_score"):
+        LangChainReranker(Filtering(), min_relevance=0.1).rerank(["a"], [found], 1)
+
+
 async def test_any_chat_model_can_write_the_answers() -> None:
     chat = LangChainChat(FakeListChatModel(responses=["It was 1893.", "It was 1912."]))
     reranker = FakeReranker({"b1": 0.9, "f1": 0.2})

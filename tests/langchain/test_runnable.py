@@ -121,11 +121,14 @@ async def test_a_bad_question_spoils_no_other(
         runnable.batch(values)
 
 
-async def test_a_question_that_is_too_long_for_the_model_fails_alone() -> None:
+@pytest.mark.parametrize("error", [QuestionError("too long"), ConnectionError("refused")])
+async def test_a_question_that_the_model_cannot_answer_fails_alone(error: Exception) -> None:
+    """Be it too long, or refused by whoever serves the model."""
+
     class Short(FakeGenerator):
         def write(self, questions: Sequence[str], evidence: Any) -> list[list[Written]]:  # noqa: ANN401
             if "long" in questions:
-                raise QuestionError("too long")
+                raise error
             return super().write(questions, evidence)
 
     rag = OpenRAG(Short(), FakeRetriever([BRIDGE]))
@@ -135,7 +138,8 @@ async def test_a_question_that_is_too_long_for_the_model_fails_alone() -> None:
         runnable.batch(values, return_exceptions=True),
         await runnable.abatch(values, return_exceptions=True),
     ):
-        assert all(isinstance(output, QuestionError) for output in outputs[1:3])
+        assert isinstance(outputs[1], type(error))
+        assert isinstance(outputs[2], QuestionError)
         assert [outputs[n]["answer"] for n in (0, 3)] == ["1893", "1893"]
 
 

@@ -87,6 +87,14 @@ def test_conditions_are_kept() -> None:
         assert from_metadata_filters(nested) == All((expected, page))
 
 
+def test_times_are_texts_there() -> None:
+    since = MetadataFilter(key="created_at", value="2026-01-01", operator=FilterOperator.GTE)
+    read = from_metadata_filters(MetadataFilters(filters=[since]))
+    assert read == (Field("created_at") >= datetime(2026, 1, 1))
+    assert read.matches({"created_at": "2026-03-01T00:00:00+00:00"})
+    assert not read.matches({"created_at": "2025-03-01T00:00:00+00:00"})
+
+
 def test_what_has_no_counterpart_is_refused() -> None:
     text = MetadataFilter(key="year", value="x", operator=FilterOperator.TEXT_MATCH)
     with pytest.raises(FilterError, match="'text_match' is no operator"):

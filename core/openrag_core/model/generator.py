@@ -53,7 +53,8 @@ class TransformersGenerator:
             answer to give.
 
     Raises:
-        ConfigError: A number is below 1, or the tokenizer lacks reflection tokens of the model.
+        ConfigError: A number is below 1, `max_new_tokens` leaves no room for a prompt, or the
+            tokenizer lacks reflection tokens of the model.
     """
 
     def __init__(
@@ -85,6 +86,11 @@ class TransformersGenerator:
                 f"{', '.join(sorted(absent))}: load the tokenizer that belongs to it"
             )
         self._positions = _positions(model)
+        if max_new_tokens >= self._positions:
+            raise ConfigError(
+                f"max_new_tokens={max_new_tokens} leaves no room for a prompt: the model holds "
+                f"{self._positions} tokens in all; ask for fewer"
+            )
         self.prompts = PromptBuilder(
             tokenizer,
             trained=self.reflection_trained,

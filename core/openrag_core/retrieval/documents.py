@@ -117,6 +117,11 @@ def find_files(paths: Sequence[Path]) -> Iterator[Path]:
                 yield file
 
 
+def has_content(file: Path) -> bool:
+    """Whether a file is there, and not empty."""
+    return file.is_file() and file.stat().st_size > 0
+
+
 def hash_file(file: Path) -> str:
     """SHA-256 of a file.
 

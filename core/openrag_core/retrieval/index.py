@@ -18,7 +18,7 @@ from openrag_core.retrieval.contextual import (
     NoContext,
     TitleContext,
 )
-from openrag_core.retrieval.documents import MAX_BYTES, Document
+from openrag_core.retrieval.documents import MAX_BYTES, Document, has_content
 from openrag_core.retrieval.encoders import DenseEncoder
 from openrag_core.retrieval.ingestion import IndexReport, ingest_documents, ingest_files
 from openrag_core.retrieval.neighbours import read_with_neighbours
@@ -172,7 +172,7 @@ class PassageIndex:
         return found
 
     def gone(self, paths: Sequence[Path]) -> list[str]:
-        """Files that were indexed from these files and folders and are there no more."""
+        """Files that were indexed from these files and folders and are gone, or empty now."""
         roots = [path.resolve() for path in paths]
         pages = self.store.scroll(self.scope, fields=["doc_id", "source"])
         payloads = (point.payload for page in pages for point in page)
@@ -181,7 +181,8 @@ class PassageIndex:
         return [
             file
             for file in files
-            if any(Path(file).is_relative_to(root) for root in roots) and not Path(file).exists()
+            if any(Path(file).is_relative_to(root) for root in roots)
+            and not has_content(Path(file))
         ]
 
     def remove(self, documents: Iterable[str]) -> None:
@@ -258,6 +259,12 @@ class PassageIndex:
         return self._checked
 
     def _check(self, stored: Mapping[str, Any]) -> None:
+        if "schema" not in stored:
+            self.store.close()
+            raise IndexMismatchError(
+                f"{self.store.address} was made by another program: QdrantCollection "
+                "(docs/retrieval.md) searches it as it is, or index into another place"
+            )
         for what, ours in self._description.items():
             if (theirs := stored.get(what, False)) == ours:  # older ones do not say "compatible"
                 continue

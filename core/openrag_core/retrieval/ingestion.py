@@ -19,7 +19,13 @@ from uuid import UUID, uuid5
 from openrag_core.errors import DocumentError
 from openrag_core.filters import AnyOf, Field
 from openrag_core.retrieval.chunking import Chunk
-from openrag_core.retrieval.documents import MAX_BYTES, Document, hash_file, read_file
+from openrag_core.retrieval.documents import (
+    MAX_BYTES,
+    Document,
+    has_content,
+    hash_file,
+    read_file,
+)
 from openrag_core.retrieval.encoders import checked_vectors
 from openrag_core.retrieval.payload import readable_by_others, to_payload
 from openrag_core.retrieval.store import Point
@@ -84,7 +90,9 @@ def ingest_files(
                     else:
                         yield read_file(file, max_bytes), before
                 except DocumentError as error:
-                    report.skipped[file] = str(error)
+                    kept = before and has_content(file)  # what is empty is named by `gone`
+                    note = "; what was indexed of it before is still found" if kept else ""
+                    report.skipped[file] = f"{error}{note}"
                 on_file(file)
 
     _ingest(index, changed(), report)

@@ -21,6 +21,7 @@ import regex
 from openrag_core.errors import ConfigError
 from openrag_core.ports import Reranker, Retriever
 from openrag_core.records import Evidence, Passage
+from openrag_core.search import SearchOptions
 from openrag_core.steps import Call, Steps, arun, run
 
 _OFFSET = 2  # of ranks: the first ones shall differ
@@ -74,6 +75,21 @@ class MultihopRetriever:
         self._reranker = reranker
         self._width = width
         self._fetch_k = fetch_k
+
+    @property
+    def reranker(self) -> Reranker | None:
+        """Whose scores the chains bear."""
+        return self._reranker
+
+    @property
+    def options(self) -> SearchOptions | None:
+        """The retriever's, where it has some."""
+        return getattr(self._retriever, "options", None)
+
+    @property
+    def tenant(self) -> str | None:
+        """The retriever's, where it has one."""
+        return getattr(self._retriever, "tenant", None)
 
     @property
     def local(self) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -82,3 +82,37 @@ async def test_a_mixture_weighs_what_its_parts_say() -> None:
 def test_a_mixture_of_nothing_is_refused(weights: list[float]) -> None:
     with pytest.raises(ConfigError, match="weights above 0"):
         MixtureReranker([(FakeReranker({}), weight) for weight in weights])
+
+
+class ByText(FakeReranker):
+    """Scores passages by their text."""
+
+    def rerank(
+        self,
+        questions: Sequence[str],  # noqa: ARG002
+        passages: Sequence[Sequence[Passage]],
+        top_k: int,
+    ) -> list[list[Passage]]:
+        return [
+            [replace(one, rerank_score=self.scores[one.text]) for one in own][:top_k]
+            for own in passages
+        ]
+
+
+class Filtering(ByText):
+    """Keeps the first passage only."""
+
+    def rerank(
+        self, questions: Sequence[str], passages: Sequence[Sequence[Passage]], top_k: int
+    ) -> list[list[Passage]]:
+        return [own[:1] for own in super().rerank(questions, passages, top_k)]
+
+
+def test_a_mixture_tells_passages_of_one_id_apart_and_needs_all_scores() -> None:
+    """A retriever of others may give two pieces the id of their document."""
+    pieces, scores = [Passage("doc", "first"), Passage("doc", "second")], {"first": 0.2}
+    scores["second"] = 0.8
+    (best,) = MixtureReranker([(ByText(scores), 1.0)]).rerank(["Who?"], [pieces], 2)
+    assert [(one.text, one.rerank_score) for one in best] == [("second", 0.8), ("first", 0.2)]
+    with pytest.raises(ConfigError, match="Filtering scores 1 of 2 passages"):
+        MixtureReranker([(Filtering(scores), 1.0)]).rerank(["Who?"], [pieces], 2)

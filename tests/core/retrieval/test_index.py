@@ -232,6 +232,12 @@ def test_a_foreign_index_is_refused_with_both_names(folder: Path, encoder: Lette
         PassageIndex(store, LetterEncoder("words"))
 
 
+def test_a_collection_of_another_program_is_told_from_ours(encoder: LetterEncoder) -> None:
+    """Theirs describe themselves in other words, or not at all."""
+    with pytest.raises(IndexMismatchError, match="made by another program: QdrantCollection"):
+        PassageIndex(memory(), encoder)._check({})
+
+
 def test_another_language_is_refused(folder: Path, encoder: LetterEncoder) -> None:
     store = memory()
     PassageIndex(store, encoder, sparse=Bm25Encoder("german")).add_files([folder / "ferry.txt"])

@@ -244,3 +244,20 @@ def test_a_context_is_encoded_and_not_read(encoder: LetterEncoder) -> None:
     index = PassageIndex(memory(), encoder, context=ChatContext(broken, name="fake"))
     with pytest.raises(DocumentError, match="1: chat fake wrote no context"):
         index.add_documents([document_from_text("Ferry.", "1")])
+
+
+def test_what_can_be_read_no_more_is_still_found_and_said_to_be(
+    folder: Path, encoder: LetterEncoder
+) -> None:
+    index = PassageIndex(memory(), encoder)
+    index.add_files([folder / "ferry.txt"])
+    before = index.count()
+    (folder / "ferry.txt").write_bytes(b"caf\xe9")
+    report = index.add_files([folder / "ferry.txt"])
+    assert "what was indexed of it before is still found" in report.skipped[folder / "ferry.txt"]
+    assert (index.count(), index.gone([folder])) == (before, [])
+    (folder / "ferry.txt").write_bytes(b"")
+    assert index.add_files([folder / "ferry.txt"]).skipped == {
+        folder / "ferry.txt": "holds no text"
+    }
+    assert index.gone([folder]) == [str((folder / "ferry.txt").resolve())]
