@@ -32,7 +32,7 @@ demo: setup  ## index the example documents and ask three questions
 	$(BIN)/openrag ask "How much water does the water tower hold?" --index $(INDEX) --explain
 
 test: setup  ## run every test
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 check: format lint types layers test  ## everything that must be green before a change lands
 
