@@ -163,7 +163,8 @@ def _teller() -> Callable[[Event], None]:
 
     def tell(event: Event) -> None:
         for piece in pieces(event):
-            if "context" not in piece:  # told by the node before
+            piece.pop("draft", None)  # told by the gate's node, as the context by the one before
+            if "context" not in piece:
                 write({"node": "write", **piece})
 
     return tell

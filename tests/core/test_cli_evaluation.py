@@ -21,6 +21,7 @@ __all__ = ["openrag"]  # a fixture
 COUNT = 5
 ASKED = [f"question {n}" for n in range(COUNT)]
 ARGUMENTS = ("eval", "--task", "squad", "--data", "data.jsonl", "--out", "out")
+USAGE = 2
 INTERRUPTED = 130
 
 
@@ -72,7 +73,7 @@ def test_interrupted_it_says_how_to_go_on(
     monkeypatch.setattr(Generator, "stop_at", ASKED[4])
     stopped = openrag(*ARGUMENTS, "--batch-size", "2")
     assert stopped.code == INTERRUPTED
-    assert "4 questions are done: the same command goes on from there" in stopped.err
+    assert "4 questions done: the same command goes on from there" in stopped.err
     assert "Traceback" not in stopped.err
     monkeypatch.setattr(Generator, "stop_at", "")
     assert "1 asked now" in openrag(*ARGUMENTS).out
@@ -112,7 +113,6 @@ def test_what_determines_the_numbers_is_kept_and_no_key(openrag: Run, tmp_path: 
         (("--task", "trivia"), "no task 'trivia': choose one of popqa, triviaqa"),
         (("--data", "none.jsonl"), "none.jsonl: cannot be read"),
         (("--passages", "index"), "openrag index"),
-        (("--limit", "0"), "limit=0"),
     ],
 )
 def test_mistakes_are_named(openrag: Run, arguments: tuple[str, ...], message: str) -> None:
@@ -120,3 +120,11 @@ def test_mistakes_are_named(openrag: Run, arguments: tuple[str, ...], message: s
     assert done.code == 1
     assert message in done.err
     assert "Traceback" not in done.err
+
+
+def test_numbers_out_of_range_are_refused_before_anything_is_loaded(openrag: Run) -> None:
+    refused = openrag(*ARGUMENTS, "--limit", "0")
+    assert refused.code == USAGE
+    assert "--limit" in refused.err
+    assert "greater than or equal to 1" in refused.err
+    assert "answering" not in refused.err

@@ -84,7 +84,7 @@ async def test_progress_is_streamed() -> None:
         ("write", "candidates"),
         ("write", "candidates"),
         (
-            *("write", "question", "draft", "answer", "confidence", "probability"),
+            *("write", "question", "answer", "confidence", "probability"),
             *("grounded", "abstained", "truncated"),
         ),
     ]
