@@ -383,8 +383,10 @@ class OpenRAG:
         if answer.abstained:
             return answer
         if not decision.retrieve:
-            told = gate.right(draft) if draft and isinstance(gate, CalibratedGate) else None
-            return replace(answer, probability=decision.probability or told)
+            probability = decision.probability
+            if decision.mode == "never" and draft and isinstance(gate, CalibratedGate):
+                probability = gate.right(draft)
+            return replace(answer, probability=probability)
         if amount is None or not isinstance(gate, CalibratedGate):
             return answer
         return replace(answer, probability=gate.reading[amount](answer.candidates[0].total))

@@ -111,12 +111,12 @@ def checkpoint_folder(path_or_name: str | PathLike[str], *, otherwise: str = BUN
     Raises:
         CheckpointError: There is no such folder, and no hub gave it.
     """
-    from huggingface_hub import snapshot_download  # noqa: PLC0415  (an extra)
-
     path = Path(path_or_name)
     if path.is_dir():
         return path
     try:
+        from huggingface_hub import snapshot_download  # noqa: PLC0415  (an extra)
+
         folder = Path(snapshot_download(str(path_or_name), allow_patterns=_NEEDED))
         if not any(folder.rglob("*.safetensors")):
             snapshot_download(str(path_or_name), allow_patterns=["*.bin"])

@@ -16,12 +16,11 @@ def count_words(text: str) -> int:
     return len(UNSPACED_TEXT.sub(lambda run: " x" * -(-len(run.group()) // 2) + " ", text).split())
 
 
-def holds(text: str, answer: str) -> bool:
-    """Whether an answer stands in a text, both normalised; as whole words, where those are told."""
-    words, said = normalised(text), normalised(answer)
-    if UNSPACED_TEXT.search(said):
-        return said in words
-    return bool(said) and f" {said} " in f" {words} "
+def within(words: str, text: str) -> bool:
+    """Whether words stand in a text as they are, both normalised; nothing stands nowhere."""
+    if UNSPACED_TEXT.search(words):
+        return words in text
+    return bool(words) and f" {words} " in f" {text} "
 
 
 def counted(number: int, noun: str) -> str:

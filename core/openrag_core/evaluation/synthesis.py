@@ -28,7 +28,7 @@ from openrag_core.evaluation.rubrics import Rubric
 from openrag_core.json_lines import write_json_lines
 from openrag_core.records import Passage
 from openrag_core.steps import Call, Steps, arun, run
-from openrag_core.words import count_words, holds, normalised
+from openrag_core.words import count_words, normalised, within
 
 if TYPE_CHECKING:
     from openrag_core.retrieval import PassageIndex
@@ -267,9 +267,10 @@ def objection(question: str, answer: str, passage: Passage) -> str:
     """What is wrong with a question, as far as that can be told without a model; or nothing."""
     if not question or not answer:
         return "nothing to ask"
-    if not holds(passage.text, answer):
+    asked, said = normalised(question), normalised(answer)
+    if not within(said, normalised(passage.text)):
         return "the answer is not in the passage"
-    if holds(question, answer):
+    if within(said, asked):
         return "the answer is in the question"
     if _REFERRING.search(question):
         return "the question refers to the passage"

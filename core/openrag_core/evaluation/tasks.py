@@ -12,7 +12,7 @@ from openrag_core.errors import EvaluationError
 from openrag_core.evaluation import metrics
 from openrag_core.evaluation.examples import LABELS, NOT_ENOUGH, Example, read_examples
 from openrag_core.records import Answer
-from openrag_core.words import normalised
+from openrag_core.words import normalised, within
 
 Form = Literal["text", "choice", "claim", "abstention"]
 SHORTEST = (
@@ -75,11 +75,10 @@ class Task:
             unanswerable=self.form == "abstention",
             unknown=self.needs == "sources",
         )
-        open_ones = [one.id for one in examples if not one.choices]
-        if self.form == "choice" and open_ones:
+        if self.form == "choice" and (other := next((e for e in examples if not e.choices), None)):
             raise EvaluationError(
                 f"{path}: this task needs the fields 'choices' and 'answer_key', and the question "
-                f"{open_ones[0]!r} has none"
+                f"{other.id!r} has none"
             )
         if self.needs == "qa_pairs" and not any(one.short_answers for one in examples):
             raise EvaluationError(f"{path}: this task needs the field 'qa_pairs', as ASQA has it")
@@ -135,19 +134,13 @@ def option(text: str, choices: Mapping[str, str]) -> str | None:
     letter = _LETTER.fullmatch(text.strip())
     if letter and letter[1] in choices:
         return letter[1]
-    within = {
-        name: key for key, own in names.items() for name in own if name and _stands(name, said)
-    }
+    found = {name: key for key, own in names.items() for name in own if within(name, said)}
     longest = {
         key
-        for name, key in within.items()
-        if not any(name != other and _stands(name, other) for other in within)
+        for name, key in found.items()
+        if not any(name != other and within(name, other) for other in found)
     }
     return longest.pop() if len(longest) == 1 else None
-
-
-def _stands(words: str, text: str) -> bool:
-    return f" {words} " in f" {text} "
 
 
 def _chosen(example: Example, answer: Answer) -> str:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from openrag_core.cache import JsonCache
 from openrag_core.ports import Generator
 from openrag_core.training.questions import Question
-from openrag_core.words import normalised
+from openrag_core.words import normalised, within
 
 _BATCH = 256
 
@@ -67,10 +67,6 @@ def answered(question: Question, text: str) -> bool:
     for answer in map(normalised, question.answers):
         if answer in {"", "yes", "no"}:
             continue
-        if said == answer if _within(answer, asked) else _within(answer, said):
+        if said == answer if within(answer, asked) else within(answer, said):
             return True
     return False
-
-
-def _within(words: str, text: str) -> bool:
-    return f" {words} " in f" {text} "

@@ -314,6 +314,8 @@ def test_numbers_that_are_none_are_an_error(
 def test_impossible_numbers_are_refused(trained: Loaded, name: str) -> None:
     with pytest.raises(ConfigError, match="at least 1"):
         TransformersGenerator(*trained, **{name: 0})  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="leaves no room for a prompt"):
+        TransformersGenerator(*trained, max_new_tokens=1_000_000)
 
 
 def test_the_bundled_model_was_trained(bundled: Loaded) -> None:

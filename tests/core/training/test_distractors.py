@@ -51,3 +51,13 @@ def test_each_question_has_its_own_and_progress_is_told() -> None:
     mined = list(mine_distractors(questions, retriever, progress=seen.append))
     assert [question.distractors[0].text for question in mined] == ["x", "y"] * 50
     assert sum(seen) == 100
+
+
+def test_an_answer_is_found_where_nothing_stands_between_words() -> None:
+    asked = Question("1", "\u8ab0?", ("\u30a2\u30ca\u5e02\u9577",))
+    found = [
+        passage("\u6a4b\u306f\u30a2\u30ca\u5e02\u9577\u304c\u958b\u3044\u305f"),
+        passage("\u6a4b\u306f\u9577\u3044"),
+    ]
+    (mined,) = mine_distractors([asked], FakeRetriever(found))
+    assert [text.text for text in mined.distractors] == ["\u6a4b\u306f\u9577\u3044"]
