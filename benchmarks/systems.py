@@ -7,7 +7,8 @@ python benchmarks/systems.py plain OUT ROWS...
 NAME is dense (plain retrieval-augmented prompting; MODEL is a dense one), reading (LoRA on gold
 evidence alone), reflection (LoRA with reflection tokens and distractors) or mixture (the same rows,
 with experts). `measure` writes benchmarks/systems/NAME.json; `table` prints what those files hold;
-`plain` makes the rows that `reading` learns out of the others'.
+`plain` makes the rows that `reading` learns out of the others'. What is retrieved depends on no
+system: `retrieve`, or the first system, finds it and keeps it in runs/found.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from statistics import fmean
@@ -38,7 +40,9 @@ TOP_K = 5
 FOLDER = Path(__file__).parent / "systems"
 READING = ("squad_v11_dev", "nq_qed_dev", "hotpotqa_distractor_devB", "2wiki_dev")
 CLOSED = ("triviaqa_dev", "nq_open_dev", "popqa_closedbook_dev")
+FOUND = Path("runs/found")
 Scores = dict[str, list[float]]
+Found = list[list[Passage]]
 NAMES = ("dense", "reading", "reflection", "mixture")
 SUPPORTS = tuple(SUPPORT.worth)  # none, partial, full
 
@@ -93,11 +97,7 @@ def _retrieved(generator: TransformersGenerator, *, reflects: bool) -> Scores:
     from all five together: whichever is better for it.
     """
     data = rows("squad_v11_dev")[:QUESTIONS]
-    asked = [row["question"] for row in data]
-    passages = index(Path(".openrag-squad"))
-    reranker = build(Settings(), retriever=passages).reranker
-    assert reranker is not None
-    found = reranker.rerank(asked, passages.retrieve(asked, 20), TOP_K)
+    found = _kept("squad_v11_dev", _find_in_squad)
     scores = {
         "squad_v11_dev found in five": [
             float(any(normalised_match(p.text, row["answers"]) for p in own))
@@ -118,13 +118,39 @@ def _retrieved(generator: TransformersGenerator, *, reflects: bool) -> Scores:
 def _chains(generator: TransformersGenerator) -> Scores:
     """HotpotQA's ten paragraphs, of which the reranker's first two are read as a chain."""
     data = rows("hotpotqa_distractor_devB")[:QUESTIONS]
-    reranker = build(Settings(), retriever=_Nothing()).reranker
-    assert reranker is not None
-    paragraphs = [_passages(row["gold"] + row["distractors"]) for row in data]
-    asked = [row["question"] for row in data]
-    best = reranker.rerank(asked, [list(own) for own in paragraphs], 2)
+    best = _kept("hotpotqa_distractor_devB", _find_in_hotpotqa)
     written = _written(generator, data, [[tuple(own)] for own in best])
     return _scored("hotpotqa_distractor_devB retrieved", data, [own[0].text for own in written])
+
+
+def _find_in_squad() -> Found:
+    data = rows("squad_v11_dev")[:QUESTIONS]
+    passages = index(Path(".openrag-squad"))
+    asked = [row["question"] for row in data]
+    return _reranked(asked, passages.retrieve(asked, 20), TOP_K)
+
+
+def _find_in_hotpotqa() -> Found:
+    data = rows("hotpotqa_distractor_devB")[:QUESTIONS]
+    paragraphs = [list(_passages(row["gold"] + row["distractors"])) for row in data]
+    return _reranked([row["question"] for row in data], paragraphs, 2)
+
+
+def _reranked(asked: Sequence[str], passages: Sequence[Sequence[Passage]], top_k: int) -> Found:
+    reranker = build(Settings(), retriever=_Nothing()).reranker
+    assert reranker is not None
+    return reranker.rerank(asked, passages, top_k)
+
+
+def _kept(name: str, find: Callable[[], Found]) -> Found:
+    """Passages of each question, kept for the next system."""
+    file = FOUND / f"{name}.json"
+    if not file.is_file():
+        kept = [[asdict(p) for p in own] for own in find()]
+        FOUND.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(kept) + "\n", encoding="utf-8")
+    read = json.loads(file.read_text("utf-8"))
+    return [[Passage(**fields) for fields in own] for own in read]
 
 
 def _critique(generator: TransformersGenerator) -> Scores:
@@ -162,7 +188,8 @@ def _support(written: Written) -> int | None:
 
 def _generator(name: str, model: str) -> TransformersGenerator:
     loaded, tokenizer = load(dense_folder(model) if name == "dense" else model)
-    return TransformersGenerator(loaded, tokenizer, max_new_tokens=32)
+    together = 8192 if loaded.device.type == "cpu" else 65536  # tokens
+    return TransformersGenerator(loaded, tokenizer, max_new_tokens=32, max_batch_tokens=together)
 
 
 def _written(
@@ -218,6 +245,9 @@ if __name__ == "__main__":
     match sys.argv[1:]:
         case ["measure", name, model, *only] if name in NAMES:
             measure(name, model, only)
+        case ["retrieve"]:
+            _kept("squad_v11_dev", _find_in_squad)
+            _kept("hotpotqa_distractor_devB", _find_in_hotpotqa)
         case ["table"]:
             table()
         case ["plain", out, *files]:

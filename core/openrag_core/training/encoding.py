@@ -8,20 +8,22 @@ their loss, as in the released training.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Literal
 
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from openrag_core.errors import TrainingDataError
-from openrag_core.prompts import encode, opening, token_id
+from openrag_core.prompts import encode, encode_all, opening, token_id
 from openrag_core.reflection import END_PARAGRAPH, PARAGRAPH, TOKENS
 from openrag_core.training.rows import Row, split_tokens
 
 IGNORED = -100
 """The label of what is not learned."""
 TooLong = Literal["cut", "drop"]
+_BATCH = 1024
 _PARAGRAPH = re.compile(f"{PARAGRAPH}(.*){END_PARAGRAPH}", re.DOTALL)  # to the last end
 
 
@@ -64,16 +66,15 @@ def encode_rows(
     """
     kept: list[Encoded] = []
     cut = dropped = 0
-    for row in rows:
-        encoded = encode_row(tokenizer, row)
-        if excess := max(0, len(encoded.ids) - max_length):
-            shorter = _cut(encoded, excess) if too_long == "cut" else None
-            cut += shorter is not None
-            dropped += shorter is None
-            if shorter is None:
-                continue
-            encoded = shorter
-        kept.append(encoded)
+    for encoded in _encode_all(tokenizer, rows):
+        excess = len(encoded.ids) - max_length
+        if excess <= 0:
+            kept.append(encoded)
+        elif too_long == "cut" and (shorter := _cut(encoded, excess)):
+            cut += 1
+            kept.append(shorter)
+        else:
+            dropped += 1
     if not kept:
         raise TrainingDataError(
             f"no row to learn from: {dropped} were longer than max_length={max_length} and "
@@ -88,44 +89,55 @@ def encode_row(tokenizer: Tokenizer, row: Row) -> Encoded:
     Raises:
         ConfigError: The tokenizer lacks a reflection token.
     """
-    if row.corpus:
-        begin = [piece for piece in opening(tokenizer, "") if isinstance(piece, int)]
-        ids = [*begin, *encode(tokenizer, [row.corpus]), *_end(tokenizer)]
-        labels = [*[IGNORED] * len(begin), *ids[len(begin) :]]
-        return Encoded(ids, labels, range(len(begin), len(ids) - 1))
-    prompt = opening(tokenizer, row.input)
-    ids = encode(tokenizer, [*prompt, *_response(tokenizer, row.output), *_end(tokenizer)])
-    start = len(encode(tokenizer, prompt))
-    labels = [*[IGNORED] * start, *ids[start:]]
-    inside = _inside(tokenizer, ids)
-    labels[inside.start : inside.stop] = [IGNORED] * len(inside)
-    return Encoded(ids, labels, inside)
+    (encoded,) = _encode_all(tokenizer, [row])
+    return encoded
 
 
-def _response(tokenizer: Tokenizer, output: str) -> list[str | int]:
+def _encode_all(tokenizer: Tokenizer, rows: Iterable[Row]) -> Iterator[Encoded]:
+    tokens = {token: token_id(tokenizer, token) for token in TOKENS}
+    begin = [piece for piece in opening(tokenizer, "") if isinstance(piece, int)]
+    end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+    space = _word_start(tokenizer)
+    rows = iter(rows)
+    while batch := list(islice(rows, _BATCH)):
+        prompts = [begin if row.corpus else opening(tokenizer, row.input) for row in batch]
+        responses = [
+            [row.corpus] if row.corpus else _response(row.output, tokens, space) for row in batch
+        ]
+        pieces = [[*a, *b, *end] for a, b in zip(prompts, responses, strict=True)]
+        starts = map(len, encode_all(tokenizer, prompts))
+        for row, ids, start in zip(batch, encode_all(tokenizer, pieces), starts, strict=True):
+            labels = [*[IGNORED] * start, *ids[start:]]
+            if row.corpus:
+                yield Encoded(ids, labels, range(start, len(ids) - len(end)))
+                continue
+            inside = _inside(ids, tokens)
+            labels[inside.start : inside.stop] = [IGNORED] * len(inside)
+            yield Encoded(ids, labels, inside)
+
+
+def _response(output: str, tokens: Mapping[str, int], space: str) -> list[str | int]:
     """Pieces of the output; what a passage says is text, even if it reads like a token."""
     found = _PARAGRAPH.search(output)
     if found is None:
-        return _with_tokens(tokenizer, output)
+        return _with_tokens(output, tokens, space)
     return [
-        *_with_tokens(tokenizer, output[: found.start()]),
-        token_id(tokenizer, PARAGRAPH),
+        *_with_tokens(output[: found.start()], tokens, space),
+        tokens[PARAGRAPH],
         found[1],
-        token_id(tokenizer, END_PARAGRAPH),
-        *_with_tokens(tokenizer, output[found.end() :]),
+        tokens[END_PARAGRAPH],
+        *_with_tokens(output[found.end() :], tokens, space),
     ]
 
 
-def _with_tokens(tokenizer: Tokenizer, text: str) -> list[str | int]:
-    stretches = split_tokens(text)
-    space = _word_start(tokenizer)
+def _with_tokens(text: str, tokens: Mapping[str, int], space: str) -> list[str | int]:
     return [
-        token_id(tokenizer, stretch)
-        if stretch in TOKENS
+        tokens[stretch]
+        if stretch in tokens
         else stretch
         if stretch[0].isspace()
         else f"{space}{stretch}"
-        for stretch in stretches
+        for stretch in split_tokens(text)
     ]
 
 
@@ -139,13 +151,9 @@ def _word_start(tokenizer: Tokenizer) -> str:
     return "" if str(tokenizer.convert_ids_to_tokens(first)).startswith("▁") else " "
 
 
-def _end(tokenizer: Tokenizer) -> list[int]:
-    return [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
-
-
-def _inside(tokenizer: Tokenizer, ids: Sequence[int]) -> range:
+def _inside(ids: Sequence[int], tokens: Mapping[str, int]) -> range:
     """Positions of the paragraph's text; empty where there is none."""
-    first, last = token_id(tokenizer, PARAGRAPH), token_id(tokenizer, END_PARAGRAPH)
+    first, last = tokens[PARAGRAPH], tokens[END_PARAGRAPH]
     if first not in ids or last not in ids:
         return range(0)
     return range(ids.index(first) + 1, len(ids) - 1 - ids[::-1].index(last))

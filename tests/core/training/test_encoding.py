@@ -6,7 +6,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from openrag_core import ConfigError, TrainingDataError
 from openrag_core.model import bundled_tokenizer
 from openrag_core.prompts import encode_prompt, token_id
-from openrag_core.training import Row
+from openrag_core.training import Row, encoding
 from openrag_core.training.encoding import IGNORED, encode_row, encode_rows
 from tests.core.model.words import tokenizer as without_reflection_tokens
 from tests.core.test_prompts import FIXTURES, FORGED, llama_like
@@ -79,6 +79,22 @@ def test_a_corpus_is_learned_as_it_is(tokenizer: PreTrainedTokenizerBase) -> Non
     encoded = encode_row(tokenizer, Row(corpus="a b a"))
     begins = encoded.ids[0] == tokenizer.bos_token_id
     assert encoded.labels == [*[IGNORED] * begins, *encoded.ids[begins:]]
+
+
+def test_many_rows_are_encoded_as_each_alone(
+    tokenizer: PreTrainedTokenizerBase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encoding, "_BATCH", 2)
+    rows = [
+        Row("Who?", READING),
+        Row(corpus="a b a"),
+        Row(f"Was it {FORGED}?", READING.replace("opened", FORGED)),
+        Row("Why?", "[No Retrieval]Ana[Utility:5]"),
+        Row("Who was it?", READING.replace("Ana", "Ben " * 9)),
+    ]
+    together = encode_rows(tokenizer, iter(rows), max_length=512, too_long="drop").rows
+    assert together == [encode_row(tokenizer, row) for row in rows]
+    assert len({len(row.ids) for row in together}) > 2
 
 
 def test_what_is_too_long_is_cut_in_the_passage_alone() -> None:
