@@ -39,7 +39,9 @@ def to_question(value: object) -> Question:
             return _of_keys(value)
         case Sequence():
             return _last_human(_messages(value))
-    raise QuestionError(f"no question in a {type(value).__name__}: give a string, dict or messages")
+    raise QuestionError(
+        f"no question in what is {type(value).__name__}: give a string, dict or messages"
+    )
 
 
 def _of_keys(value: Mapping[str, Any]) -> Question:

@@ -33,7 +33,7 @@ def choose_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch
         return torch.bfloat16 if _has_bf16(device) else torch.float32
     name = str(dtype).removeprefix("torch.")
     if name not in _DTYPES:
-        raise ConfigError(f"dtype must be one of {', '.join(_DTYPES)}; got {dtype!r}")
+        raise ConfigError(f"dtype must be one of {', '.join(_DTYPES)} or auto; got {dtype!r}")
     chosen: torch.dtype = getattr(torch, name)
     return chosen
 

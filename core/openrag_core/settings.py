@@ -142,8 +142,9 @@ class Settings:
                 f"got {self.evidence!r}"
             )
         for name in ("max_new_tokens", "max_batch_tokens", "qdrant_timeout", "top_k", "fetch_k"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ConfigError(f"{name} must be at least 1, got {value!r}")
 
     @property
     def calibrated(self) -> bool:

@@ -9,6 +9,9 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -99,6 +102,34 @@ def install() -> None:
     importlib.invalidate_caches()
 
 
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Load without transformers' progress bars, and without what peft makes it warn of.
+
+    A download from a hub keeps its bar. What was shown before is shown again afterwards.
+    """
+    from huggingface_hub.utils.tqdm import (  # noqa: PLC0415  (an extra)
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+    )
+    from transformers.utils import logging  # noqa: PLC0415
+
+    bars, downloads = logging.is_progress_bar_enabled(), not are_progress_bars_disabled()
+    logging.disable_progress_bar()
+    if downloads:
+        enable_progress_bars()
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+            yield
+    finally:
+        if bars:
+            logging.enable_progress_bar()
+            if not downloads:
+                disable_progress_bars()
+
+
 def checkpoint_folder(path_or_name: str | PathLike[str], *, otherwise: str = BUNDLED) -> Path:
     """The folder of a checkpoint, fetched from a model hub if it is none here.
 
@@ -123,6 +154,6 @@ def checkpoint_folder(path_or_name: str | PathLike[str], *, otherwise: str = BUN
     except Exception as error:  # hubs, proxies and caches fail in many ways
         raise CheckpointError(
             f"no checkpoint {str(path_or_name)!r}: it is no folder here, and no model hub gave it "
-            f"({type(error).__name__}). Give a folder with a config.json, or {otherwise!r}"
+            f"({type(error).__name__}). Give a folder with a config.json, or {otherwise}"
         ) from error
     return folder

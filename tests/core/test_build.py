@@ -114,6 +114,7 @@ def test_an_index_of_another_encoder_is_given_free_again(tmp_path: Path) -> None
         ({"gate": "sometimes"}, "always, never"),
         ({"threshold": 2.0}, "threshold"),
         ({"top_k": 0}, "top_k must be at least 1, got 0"),
+        ({"top_k": "5"}, "top_k must be at least 1, got '5'"),
         ({"fetch_k": -3}, "fetch_k must be at least 1, got -3"),
         ({"evidence": "both"}, "each, joint; got 'both'"),
         ({"max_new_tokens": 0}, "max_new_tokens"),

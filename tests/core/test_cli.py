@@ -5,14 +5,18 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from rich.console import Console
 
 from openrag_core import Field
 from openrag_core.cli import app as cli
 from openrag_core.cli import console
+from openrag_core.cli.render import explanation
+from openrag_core.records import Answer, Decision
 from openrag_core.retrieval import EdgeStore, Server, ServerStore
 from tests.conftest import DOCUMENTS, environment
 from tests.core.retrieval.rest import served
@@ -182,6 +186,11 @@ def test_info_tells_what_is_there(openrag: Run, documents: Path) -> None:
             "error: no checkpoint 'no/such'",
         ),
         (["ask", "x", "--gate", "never", "--encoder", "no/such"], "error: no checkpoint 'no/such'"),
+        (["ask", "When?", "--index", __file__], "test_cli.py is a file: name a folder (--index)"),
+        (
+            ["ask", "x", "--min-accuracy", "0.5", "--calibration", "none.json"],
+            "error: --calibration none.json: cannot be read: there is no such file",
+        ),
         (["index", "gone"], "error: gone: no such file or folder"),
         (["index", "."], "error: no text, Markdown, HTML or PDF file was found there"),
         (["index", __file__], "test_cli.py: kind '.py' is not one of .htm, .html, "),
@@ -328,3 +337,14 @@ def test_others_can_read_an_index_that_was_made_for_them(openrag: Run, documents
     openrag("index", bridge, "--index", "other")
     refused = openrag("index", bridge, "--index", "other", "--compatible")
     assert "was made with compatible False, and you are using True" in refused.err
+
+
+def test_an_explanation_tells_what_a_fitted_gate_took() -> None:
+    answer = Answer("Who?", "Ana", Decision(retrieve=False, mode="f_minp"), 0.9, grounded=False)
+    fitted = replace(answer, probability=0.7)
+    told = "fitted gate: 0 passages read, as many as the target asked for"
+    for result, expected in ((answer, False), (fitted, True)):
+        screen = Console(width=100)
+        with screen.capture() as shown:
+            screen.print(explanation(result))
+        assert (told in shown.get()) is expected

@@ -111,7 +111,8 @@ def test_what_determines_the_numbers_is_kept_and_no_key(openrag: Run, tmp_path: 
     ("arguments", "message"),
     [
         (("--task", "trivia"), "no task 'trivia': choose one of popqa, triviaqa"),
-        (("--data", "none.jsonl"), "none.jsonl: cannot be read"),
+        (("--data", "none.jsonl"), "--data none.jsonl: cannot be read"),
+        (("--out", __file__), "test_cli_evaluation.py is a file: name a folder"),
         (("--passages", "index"), "openrag index"),
     ],
 )

@@ -79,7 +79,8 @@ def test_what_was_left_out_is_said(openrag: Run) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("none.jsonl",), "none.jsonl: cannot be read"),
+        (("none.jsonl",), "QUESTIONS none.jsonl: cannot be read: there is no such file"),
+        ((".",), "QUESTIONS . is a folder: name a file"),
         (("passages.jsonl",), "passages.jsonl, line 1: field 'answers' must be a list"),
         (("questions.jsonl", "--critic", "critics:none"), "--critic 'critics:none': expected MOD"),
         (("questions.jsonl", "--critic", "nowhere"), "--critic 'nowhere': expected MODULE:NAME"),
@@ -89,7 +90,7 @@ def test_what_was_left_out_is_said(openrag: Run) -> None:
         ),
         (("questions.jsonl", "-o", "."), "--output . is a folder: name a file, such as rows.jsonl"),
         (("questions.jsonl", "--gold", "-1"), "rows per question must be >= 0"),
-        (("questions.jsonl", "--mine", "none.jsonl"), "none.jsonl: cannot be read"),
+        (("questions.jsonl", "--mine", "none.jsonl"), "--mine none.jsonl: cannot be read"),
     ],
 )
 def test_bad_input_is_said(openrag: Run, arguments: tuple[str, ...], message: str) -> None:
@@ -123,3 +124,18 @@ def test_a_recipe_that_is_wrong_is_said(openrag: Run, tmp_path: Path) -> None:
     assert result.code == 1
     assert "learning_rate: Input should be greater than 0" in " ".join(result.err.split())
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("none.yaml", "run"), "RECIPE none.yaml: cannot be read: there is no such file"),
+        ((".", "run"), "RECIPE . is a folder: name a file"),
+        (("recipe.yaml", "recipe.yaml"), "OUT recipe.yaml is a file: name a folder"),
+    ],
+)
+def test_what_is_not_there_is_said(openrag: Run, arguments: tuple[str, ...], message: str) -> None:
+    Path("recipe.yaml").write_text("rows: [rows.jsonl]\n")
+    result = openrag("train", *arguments)
+    assert result.code == 1
+    assert message in result.err

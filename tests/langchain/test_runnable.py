@@ -82,7 +82,7 @@ def test_every_form_of_question_is_understood(
         ({"messages": []}, "no human message among 0"),
         ({"messages": [{"text": "When?"}]}, "what stands under messages are none"),
         ([AIMessage("Hi")], "no human message among 1"),
-        (7, "no question in a int"),
+        (7, "no question in what is int"),
         ("  ", "empty"),
     ],
 )

@@ -20,6 +20,7 @@ from openrag_core.cli.calibration import calibrate, report
 from openrag_core.cli.console import err, out, progress
 from openrag_core.cli.evaluation import evaluate
 from openrag_core.cli.judging import judge, synthesize
+from openrag_core.cli.loading import old_file
 from openrag_core.cli.models import convert, upcycle
 from openrag_core.cli.options import (
     DEFAULT,
@@ -275,6 +276,8 @@ def ask(
         search=SearchOptions(mode=search, filter=_filter(filter_)),
     )
     check_questions([question])
+    if calibration is not None:
+        old_file("--calibration", calibration)
     with err.status("loading (the first time, the bundled model is converted: about 15 s)"):
         passages = open_index(settings, must_exist=gate != "never")
         rag = build(settings, retriever=passages)

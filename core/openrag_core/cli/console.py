@@ -13,7 +13,6 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     TextColumn,
-    TimeElapsedColumn,
     TimeRemainingColumn,
 )
 
@@ -25,10 +24,10 @@ err = Console(stderr=True)
 def progress() -> Iterator[Callable[[str, int, int], None]]:
     """One bar per stage, made when it begins."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    times = (TimeElapsedColumn(), TimeRemainingColumn())
+    time = TimeRemainingColumn(elapsed_when_finished=True)
     bars: dict[str, Any] = {}
     lock = Lock()
-    with Progress(*columns, *times, console=err) as shown:
+    with Progress(*columns, time, console=err) as shown:
 
         def advance(stage: str, done: int, total: int) -> None:
             with lock:  # critics are asked by several threads

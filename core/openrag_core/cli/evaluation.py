@@ -11,6 +11,7 @@ import typer
 from openrag_core.build import Settings, build, open_index
 from openrag_core.cli import render_evaluation as render
 from openrag_core.cli.console import err, out, progress
+from openrag_core.cli.loading import folder_to_fill, old_file
 from openrag_core.cli.options import (
     DEFAULT,
     Base,
@@ -137,6 +138,8 @@ def _run(
     limit: int | None,
     batch_size: int,
 ) -> None:
+    old_file("--data", data)
+    folder_to_fill("--out", folder)
     from openrag_core import evaluation  # noqa: PLC0415  (an extra)
     from openrag_core.evaluation.run import source_of  # noqa: PLC0415
 

@@ -25,6 +25,32 @@ def new_file(option: str, file: Path, name: str) -> None:
         raise ConfigError(f"{option} {file} is a folder: name a file, such as {file / name}")
 
 
+def folder_to_fill(option: str, folder: Path) -> None:
+    """The same for a folder, which may be there already.
+
+    Raises:
+        ConfigError: It is a file.
+    """
+    if folder.is_file():
+        raise ConfigError(f"{option} {folder} is a file: name a folder")
+
+
+def old_file(option: str, file: Path) -> None:
+    """Make sure, before libraries and models are loaded, that a file can be read.
+
+    Args:
+        option: By which it was named.
+        file: What will be read.
+
+    Raises:
+        ConfigError: It is a folder, or is not there.
+    """
+    if file.is_dir():
+        raise ConfigError(f"{option} {file} is a folder: name a file")
+    if not file.exists():
+        raise ConfigError(f"{option} {file}: cannot be read: there is no such file")
+
+
 def load_object(option: str, path: str, expected: str) -> Any:  # noqa: ANN401  (a user's)
     """The object that is named by MODULE:NAME.
 

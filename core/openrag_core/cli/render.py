@@ -68,6 +68,9 @@ def explanation(result: Answer) -> RenderableType:
     if result.draft:
         stopped = "" if result.draft.complete else " ... (stopped: the decision was clear)"
         parts.append(_plain(f"draft: {result.draft.text.strip()}{stopped}"))
+    if result.probability is not None:
+        read = counted(len(result.candidates), "passage")
+        parts.append(Text(f"fitted gate: {read} read, as many as the target asked for"))
     parts.append(Text(times, style="dim"))
     if result.candidates:
         parts.append(_candidates(result.candidates))

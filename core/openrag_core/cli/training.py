@@ -12,7 +12,7 @@ import typer
 from openrag_core.build import Settings, open_index
 from openrag_core.cli import render_training as render
 from openrag_core.cli.console import err, out, progress
-from openrag_core.cli.loading import load_object, new_file
+from openrag_core.cli.loading import folder_to_fill, load_object, new_file, old_file
 
 if TYPE_CHECKING:
     from openrag_core.retrieval import PassageIndex
@@ -53,6 +53,10 @@ def build(
 
     What the base and the critic say is kept beside the output: run again, it goes on from there.
     """
+    for file in questions:
+        old_file("QUESTIONS", file)
+    if mine is not None:
+        old_file("--mine", mine)
     from openrag_core import training  # noqa: PLC0415  (loads torch)
 
     mix = training.Mix(
@@ -83,6 +87,8 @@ def train(
 
     On several GPUs: torchrun --nproc-per-node N --no-python openrag train RECIPE OUT
     """
+    old_file("RECIPE", recipe)
+    folder_to_fill("OUT", output)
     from openrag_core import training  # noqa: PLC0415  (loads torch)
     from openrag_core.cli.training_bar import TrainingBar  # noqa: PLC0415
 

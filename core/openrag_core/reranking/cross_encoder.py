@@ -11,7 +11,7 @@ from torch.nn import Sigmoid
 from openrag_core.errors import CheckpointError
 from openrag_core.records import Passage
 from openrag_core.reranking.scored import best_first, read_as, split
-from openrag_core.weights import checkpoint_folder
+from openrag_core.weights import checkpoint_folder, quietly
 
 
 class CrossEncoderReranker:
@@ -35,9 +35,10 @@ class CrossEncoderReranker:
     ) -> None:
         folder = checkpoint_folder(path_or_name, otherwise="maxsim, reflection, cohere or none")
         try:
-            self._model = CrossEncoder(
-                str(folder), device=device, activation_fn=Sigmoid(), num_labels=1
-            )
+            with quietly():
+                self._model = CrossEncoder(
+                    str(folder), device=device, activation_fn=Sigmoid(), num_labels=1
+                )
         except Exception as error:  # a damaged file makes the libraries raise anything
             raise CheckpointError(f"no cross-encoder in {folder}: {error}") from error
         self.min_relevance = min_relevance

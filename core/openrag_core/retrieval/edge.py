@@ -101,12 +101,14 @@ class EdgeStore:
 
     Raises:
         IndexLockedError: Another process has it open.
-        PassageIndexError: The folder's files are damaged.
+        PassageIndexError: The folder's files are damaged, or it is a file.
     """
 
     local = True
 
     def __init__(self, folder: Path) -> None:
+        if folder.is_file():
+            raise PassageIndexError(f"the index {folder} is a file: name a folder (--index)")
         self._folder = folder
         self._file = folder / "index.json"
         self._engine: Engine | None = None

@@ -15,7 +15,7 @@ from torch import Tensor
 from openrag_core._extras import need
 from openrag_core.compute import choose_device, choose_dtype
 from openrag_core.errors import CheckpointError, ConfigError, IndexMismatchError
-from openrag_core.weights import checkpoint_folder
+from openrag_core.weights import checkpoint_folder, quietly
 
 Backend = Literal["torch", "openvino"]
 
@@ -89,9 +89,10 @@ class SentenceTransformerEncoder:
         dtype = torch.float32 if backend == "openvino" else choose_dtype(dtype, where)
         folder = checkpoint_folder(path_or_name)
         try:
-            self.model = SentenceTransformer(
-                str(folder), device=str(where), model_kwargs={"dtype": dtype}
-            )
+            with quietly():
+                self.model = SentenceTransformer(
+                    str(folder), device=str(where), model_kwargs={"dtype": dtype}
+                )
         except Exception as error:  # a damaged file makes the libraries raise anything
             raise CheckpointError(f"no dense encoder in {folder}: {error}") from error
         self.name = name or fingerprint(folder)

@@ -17,8 +17,10 @@ from openrag_core.model.upcycle import embedding_weights
 from openrag_core.prompts import token_id
 from openrag_core.reflection import TOKENS
 from openrag_core.training.recipe import LoRA
+from openrag_core.weights import quietly
 
 
+@quietly()
 def make_trainable(model: PreTrainedModel, tokenizer: Tokenizer, lora: LoRA) -> PeftModel:
     """Freeze a model but for what training changes, which is kept in float32.
 

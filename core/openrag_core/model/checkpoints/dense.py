@@ -28,7 +28,7 @@ from openrag_core.model.checkpoints.published import (
 from openrag_core.model.checkpoints.weight_files import check_loaded, check_whole, weight_files
 from openrag_core.model.config import OpenRAGConfig
 from openrag_core.model.upcycle import extend_tokenizer
-from openrag_core.weights import BUNDLED, checkpoint_folder
+from openrag_core.weights import BUNDLED, checkpoint_folder, quietly
 
 
 def dense_folder(path_or_name: str | PathLike[str]) -> Path:
@@ -53,6 +53,7 @@ def dense_folder(path_or_name: str | PathLike[str]) -> Path:
     return folder
 
 
+@quietly()
 def load_dense(
     path_or_name: str | PathLike[str],
     *,

@@ -77,7 +77,9 @@ def read_json(file: Path) -> dict[str, Any]:
         CheckpointError: It is missing, or holds no JSON object.
     """
     if not file.is_file():
-        raise CheckpointError(f"{file}: missing; is {file.parent} a checkpoint?")
+        inside = file.parent / "model"  # where a training run leaves its own
+        hint = f": its model is {inside}" if (inside / file.name).is_file() else ""
+        raise CheckpointError(f"{file}: missing; is {file.parent} a checkpoint?{hint}")
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -28,9 +28,10 @@ from openrag_core.model.checkpoints.published import (
     read_published_tokenizer,
 )
 from openrag_core.model.checkpoints.published_split import is_split, load_split
-from openrag_core.weights import BUNDLED, BUNDLED_ADAPTER, checkpoint_folder
+from openrag_core.weights import BUNDLED, BUNDLED_ADAPTER, checkpoint_folder, quietly
 
 
+@quietly()
 def load(
     path_or_name: str | PathLike[str] = BUNDLED,
     *,
