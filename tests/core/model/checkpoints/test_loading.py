@@ -119,14 +119,23 @@ def test_a_config_that_is_none_is_refused(folder: Path, content: str) -> None:
 
 def test_a_name_that_is_nowhere_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(CheckpointError, match=r"no checkpoint 'nobody/nothing'.*'bundled'"):
+    with pytest.raises(CheckpointError, match=r"no checkpoint 'nobody/nothing'.*, or bundled"):
         load("nobody/nothing")
     with pytest.raises(CheckpointError, match="no checkpoint"):
         load(tmp_path / "nothing")
 
 
+def test_the_folder_of_a_run_tells_where_its_model_is(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    with pytest.raises(CheckpointError, match=r"is .* a checkpoint\?$"):
+        load(tmp_path)
+    (tmp_path / "model" / "config.json").touch()
+    with pytest.raises(CheckpointError, match=r"a checkpoint\?: its model is .*model$"):
+        load(tmp_path)
+
+
 def test_an_unknown_dtype_or_device_is_refused(folder: Path) -> None:
-    with pytest.raises(ConfigError, match="float32, float16, bfloat16; got 'int4'"):
+    with pytest.raises(ConfigError, match="float32, float16, bfloat16 or auto; got 'int4'"):
         load(folder, dtype="int4")
     for device in ("quantum", "mps"):
         with pytest.raises(ConfigError, match=f"no device '{device}'"):
