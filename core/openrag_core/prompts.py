@@ -139,7 +139,10 @@ def encode_all(
         "".join(_SEPARATOR if isinstance(piece, int) else piece for piece in pieces)
         for pieces in prompts
     ]
-    encoded = plain.tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+    if len(texts) == 1:  # no threads for one, of which a process that forks later would be warned
+        encoded = [plain.tokenizer.encode(texts[0], add_special_tokens=False)]
+    else:
+        encoded = plain.tokenizer.encode_batch_fast(texts, add_special_tokens=False)
     made = []
     for pieces, encoding in zip(prompts, encoded, strict=True):
         specials = iter([piece for piece in pieces if isinstance(piece, int)])
