@@ -64,25 +64,20 @@ bench: setup  ## measure; some need $OPENRAG_TEST_DATA (two hours)
 	$(BIN)/python benchmarks/conversations.py
 	$(BIN)/python benchmarks/routing.py docs/images/routing.png
 
-bundled: setup  ## train the bundled model anew into runs/; needs $OPENRAG_TEST_DATA (two hours)
-	$(BIN)/python recipes/bundled_questions.py runs/data
-	$(BIN)/openrag data build runs/data/single.jsonl -o runs/data/single_rows.jsonl \
-		--mine runs/data/passages.jsonl --base bundled --window 55 --mixed 0.2 --distractor 0.6
-	$(BIN)/openrag data build runs/data/chains.jsonl -o runs/data/chain_rows.jsonl \
-		--base bundled --window 55 --mixed 0.5 --distractor 0.5 --seed 1
-	cp recipes/smollm2-135m.yaml runs/data/
-	$(BIN)/openrag train runs/data/smollm2-135m.yaml runs/bundled
+bundled: setup  ## train the bundled model anew into runs/; needs $OPENRAG_TEST_DATA (five hours)
+	PATH="$(CURDIR)/$(BIN):$$PATH" sh recipes/bundled.sh
 
 systems: setup  ## train what the bundled model is compared with, and measure all; after `bundled`
-	$(BIN)/python benchmarks/systems.py plain runs/data/plain_rows.jsonl \
-		runs/data/single_rows.jsonl runs/data/chain_rows.jsonl
-	cp recipes/dense-reading.yaml recipes/dense-reflection.yaml runs/data/
-	$(BIN)/openrag train runs/data/dense-reading.yaml runs/dense-reading
-	$(BIN)/openrag train runs/data/dense-reflection.yaml runs/dense-reflection
+	$(BIN)/python benchmarks/systems.py plain runs/data/first/plain_rows.jsonl \
+		runs/data/first/single_rows.jsonl runs/data/first/chains_rows.jsonl
+	cp recipes/dense-reading.yaml recipes/dense-reflection.yaml runs/data/first/
+	$(BIN)/openrag train runs/data/first/dense-reading.yaml runs/dense-reading
+	$(BIN)/openrag train runs/data/first/dense-reflection.yaml runs/dense-reflection
 	$(BIN)/python benchmarks/systems.py measure dense bundled
 	$(BIN)/python benchmarks/systems.py measure reading runs/dense-reading/model
 	$(BIN)/python benchmarks/systems.py measure reflection runs/dense-reflection/model
-	$(BIN)/python benchmarks/systems.py measure mixture bundled
+	$(BIN)/python benchmarks/systems.py measure mixture runs/first/model
+	$(BIN)/python benchmarks/systems.py measure bundled bundled
 	$(BIN)/python benchmarks/systems.py table
 
 tasks: setup  ## the bundled model on every task; needs $OPENRAG_TEST_DATA (hours)

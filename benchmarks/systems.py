@@ -5,10 +5,11 @@ python benchmarks/systems.py table
 python benchmarks/systems.py plain OUT ROWS...
 
 NAME is dense (plain retrieval-augmented prompting; MODEL is a dense one), reading (LoRA on gold
-evidence alone), reflection (LoRA with reflection tokens and distractors) or mixture (the same rows,
-with experts). `measure` writes benchmarks/systems/NAME.json; `table` prints what those files hold;
-`plain` makes the rows that `reading` learns out of the others'. What is retrieved depends on no
-system: `retrieve`, or the first system, finds it and keeps it in runs/found.
+evidence alone), reflection (LoRA with reflection tokens and distractors), mixture (the same rows,
+with experts) or bundled (the mixture, trained further). `measure` writes
+benchmarks/systems/NAME.json; `table` prints what those files hold; `plain` makes the rows that
+`reading` learns out of the others'. What is retrieved depends on no system: `retrieve`, or the
+first system, finds it and keeps it in runs/found.
 """
 
 from __future__ import annotations
@@ -43,14 +44,14 @@ CLOSED = ("triviaqa_dev", "nq_open_dev", "popqa_closedbook_dev")
 FOUND = Path("runs/found")
 Scores = dict[str, list[float]]
 Found = list[list[Passage]]
-NAMES = ("dense", "reading", "reflection", "mixture")
+NAMES = ("dense", "reading", "reflection", "mixture", "bundled")
 SUPPORTS = tuple(SUPPORT.worth)  # none, partial, full
 
 
 def measure(name: str, model: str, only: Sequence[str]) -> None:
     """Run the tasks with one system, and keep the score of every question after each."""
     generator = _generator(name, model)
-    reflects = name in {"reflection", "mixture"}
+    reflects = name not in {"dense", "reading"}
     tasks: dict[str, Callable[[], Scores]] = {
         **{f"{task} gold": partial(_gold, generator, task) for task in READING},
         **({"critique": partial(_critique, generator)} if reflects else {}),

@@ -2,9 +2,10 @@
 
 OPENRAG_TEST_DATA=... python recipes/bundled_questions.py OUT
 
-Writes OUT/single.jsonl (SQuAD and NQ), OUT/chains.jsonl (HotpotQA, 2Wiki, MuSiQue and template
-questions) and OUT/passages.jsonl (SQuAD's, to mine distractors in). Files meant for training alone
-are read; NQ questions that dev files share are left out.
+Writes, for each of its three runs, OUT/RUN/single.jsonl (SQuAD and NQ, no question twice) and
+OUT/RUN/chains.jsonl (HotpotQA, 2Wiki, MuSiQue, and for the first run template questions), and
+OUT/passages.jsonl (SQuAD's, to mine distractors in). Files meant for training alone are read; NQ
+questions that dev files share are left out.
 """
 
 from __future__ import annotations
@@ -14,78 +15,81 @@ import json
 import os
 import random
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from openrag_core.training import Question, Text, write_json_lines, write_questions
 from openrag_core.words import normalised
 
-SINGLE = {"squad_v11_train": 9000, "nq_qed_train": 4500}
-CHAINS = {
-    "hotpotqa_train": 1122,
-    "2wiki_train": 500,
-    "musique_train": 100,
-    "synthetic_2wiki_train": 2000,
+MORE = "squad_v11_train_all_qas"
+"""The questions of SQuAD beyond those of its other file, without distractors."""
+SINGLE: Mapping[str, Mapping[str, int]] = {
+    "first": {"squad_v11_train": 9000, "nq_qed_train": 4500, MORE: 5300},
+    "second": {"squad_v11_train": 2300, "nq_qed_train": 500},
+    "third": {"squad_v11_train": 100, "nq_qed_train": 900, MORE: 2100},
+}
+AGAIN = {"hotpotqa_train": 1122, "2wiki_train": 200, "musique_train": 100}
+CHAINS: Mapping[str, Mapping[str, int]] = {
+    "first": {**AGAIN, "2wiki_train": 500, "synthetic_2wiki_train": 2000},
+    "second": AGAIN,
+    "third": AGAIN,
 }
 POOLS = {
     "squad_v11_train": "corpus_squad_train",
     "synthetic_2wiki_train": "corpus_multihop_train_pool",
 }
 HELD_OUT = ("nq_open_dev", "asqa_devA", "nq_qed_dev")
-MORE = 5300
-"""Questions of SQuAD beyond those, from `squad_v11_train_all_qas`."""
 
 
 def main(out: Path) -> None:
-    """Write the three files."""
+    """Write the files of every run, and the passages."""
     held_out = {normalised(row["question"]) for name in HELD_OUT for row in rows(name)}
-    for file, parts in (("single", SINGLE), ("chains", CHAINS)):
-        drawn = [
-            question
-            for name, number in parts.items()
-            for question in questions(name, number)
-            if normalised(question.question) not in held_out
-        ]
-        if file == "single":
-            drawn += more_of_squad({question.question for question in drawn})
-        print(file, write_questions(drawn, out / f"{file}.jsonl"))
+
+    def write(run: str, file: str, drawn: Iterable[Question]) -> None:
+        kept = (one for one in drawn if normalised(one.question) not in held_out)
+        (out / run).mkdir(parents=True, exist_ok=True)
+        print(run, file, write_questions(kept, out / run / f"{file}.jsonl"))
+
+    left = {name: shuffled(name) for name in SINGLE["first"]}
+    for run, parts in SINGLE.items():
+        write(run, "single", (one for name, n in parts.items() for one in islice(left[name], n)))
+    for run, parts in CHAINS.items():
+        chains = (one for name, n in parts.items() for one in islice(shuffled(name), n))
+        write(run, "chains", chains)
     print("passages", write_json_lines(rows("corpus_squad_train"), out / "passages.jsonl"))
 
 
-def questions(name: str, number: int) -> Iterator[Question]:
-    """So many questions of a file, drawn at random, with their distractors."""
-    data = rows(name)
-    drawn = random.Random(0).sample(data, min(number, len(data)))
+def shuffled(name: str) -> Iterator[Question]:
+    """All questions of a file in an order drawn once, with their distractors."""
+    data = more_of_squad() if name == MORE else rows(name)
     pool = {row["id"]: row for row in rows(POOLS[name])} if name in POOLS else {}
     if name == "nq_qed_train":  # ids are those of other questions: their passage
         pool = {row["id"]: row["gold"][0] for row in data}
-    for row in drawn:
+    for row in random.Random(0).sample(data, len(data)):
         answers = tuple(filter(str.strip, row["answers"]))
-        if not answers:
-            continue
         others = row.get("distractors") or [pool[id_] for id_ in row["distractor_ids"]]
-        yield Question(
-            f"{name} {row['id']}",
-            row["question"],
-            answers,
-            tuple(map(text, row["gold"])),
-            tuple(map(text, others)),
-        )
+        if answers:
+            gold, distractors = (tuple(map(text, own)) for own in (row["gold"], others))
+            yield Question(f"{name} {row['id']}", row["question"], answers, gold, distractors)
 
 
-def more_of_squad(known: set[str]) -> list[Question]:
-    """Questions that the other SQuAD file does not have, without distractors."""
-    passages = {row["id"]: text(row) for row in rows("corpus_squad_train")}
-    asked = [
-        (f"{row['para_id']} {number}", question, tuple(answers), passages[row["para_id"]])
-        for row in rows("squad_v11_train_all_qas")
+def more_of_squad() -> list[dict[str, Any]]:
+    """Rows like those of the other file of SQuAD, of the questions that it does not have."""
+    passages = {row["id"]: row for row in rows("corpus_squad_train")}
+    known = {row["question"] for row in rows("squad_v11_train")}
+    return [
+        {
+            "id": f"{row['para_id']} {number}",
+            "question": question,
+            "answers": answers,
+            "gold": [passages[row["para_id"]]],
+            "distractor_ids": (),
+        }
+        for row in rows(MORE)
         for number, (question, answers) in enumerate(row["qas"])
         if question not in known
-    ]
-    return [
-        Question(f"squad {id_}", question, answers, (gold,))
-        for id_, question, answers, gold in random.Random(0).sample(asked, MORE)
     ]
 
 
