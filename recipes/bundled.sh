@@ -1,6 +1,6 @@
 #!/bin/sh
-# Trains the bundled model anew, in three runs; the last one's is runs/bundled/model. Stopped, the
-# same command goes on.
+# Trains the bundled model anew: three runs, and runs/bundled, the mean of what they end with.
+# Stopped, the same command goes on.
 #
 # OPENRAG_TEST_DATA=... sh recipes/bundled.sh
 set -eu
@@ -22,6 +22,12 @@ train() {  # RUN RECIPE OUT
     [ -d "$3/model" ] || openrag train "$data/$1/$2.yaml" "$3" $resume
 }
 
+average() {  # OUT MODEL...
+    out=$1
+    shift
+    [ -d "$out" ] || python "$recipes/average.py" "$@" "$out"
+}
+
 [ -e $data/passages.jsonl ] || python "$recipes/bundled_questions.py" $data
 
 rows first single --base bundled --mine $data/passages.jsonl --window 55 --mixed 0.2 --distractor 0.6
@@ -34,9 +40,11 @@ head -n 60 $data/second/single.jsonl > $data/second/known.jsonl
 rows second known --base bundled --min-no-retrieval 0.9
 train second smollm2-135m-second runs/second
 
-[ -d runs/average ] || python "$recipes/average.py" runs/first/model runs/second/model runs/average
+average runs/average runs/first/model runs/second/model
 
 rows third single --mine $data/passages.jsonl --window 55 --whole 0.4 --gold 0.9 --mixed 0.15 \
     --distractor 0.9
 rows third chains --window 55 --whole 0.5 --gold 0.6 --mixed 0.16 --distractor 0.2
-train third smollm2-135m-third runs/bundled
+train third smollm2-135m-third runs/third
+
+average runs/bundled runs/first/model runs/second/model runs/third/model
