@@ -155,7 +155,10 @@ def _kept(name: str, find: Callable[[], Found]) -> Found:
 
 
 def _critique(generator: TransformersGenerator) -> Scores:
-    """Is a gold passage called relevant and a hard distractor not, and is support told apart?"""
+    """Is a gold passage called relevant and a hard distractor not, and is support told apart?
+
+    "Gold above distractor": of the two passages of a question, the gold one seems more relevant.
+    """
     data = [row for row in rows("squad_v11_dev") if row["distractor_ids"]][:QUESTIONS]
     corpus = {row["id"]: row for row in rows("corpus_squad_dev")}
     gold = [_passages(row["gold"]) for row in data]
@@ -165,17 +168,20 @@ def _critique(generator: TransformersGenerator) -> Scores:
         for number, (own, other) in enumerate(zip(gold, hard, strict=True))
     ]
     scores: Scores = {}
+    worth: Scores = {}
     for name, evidence, relevant, support in (
         ("gold", gold, True, 2),
         ("distractor", hard, False, 0),
         ("mixed", mixed, True, 1),
     ):
         written = [own[0] for own in _written(generator, data, [[one] for one in evidence])]
+        worth[name] = [RELEVANCE.mean_worth(one.tokens[0].reflections) for one in written]
         scores[f"critique: relevance {name}"] = [
-            float((RELEVANCE.mean_worth(one.tokens[0].reflections) > 0.5) == relevant)
-            for one in written
+            float((value > 0.5) == relevant) for value in worth[name]
         ]
         scores[f"critique: support {name}"] = [float(_support(one) == support) for one in written]
+    pairs = zip(worth["gold"], worth["distractor"], strict=True)
+    scores["critique: gold above distractor"] = [float(own > other) for own, other in pairs]
     return scores
 
 
