@@ -225,26 +225,31 @@ class _Nothing:
 
 
 def table() -> None:
-    """Print every task as a row, and how much better the mixture is, with a 95 % interval."""
+    """Print every task as a row, and how much better the mixtures are, with a 95 % interval."""
     files = {name: FOLDER / f"{name}.json" for name in NAMES}
     found = {name: json.loads(f.read_text("utf-8")) for name, f in files.items() if f.is_file()}
     for scores in found.values():  # of two ways to use five passages, the better one counts
         best, other = "squad_v11_dev retrieved F1", "squad_v11_dev retrieved, joint F1"
         if other in scores and fmean(scores[other]) > fmean(scores[best]):
             scores[best] = scores[other]
+    tasks = list(dict.fromkeys(task for scores in found.values() for task in scores))
+    for task in tasks:  # on the questions that all of them answered
+        asked = min(len(scores[task]) for scores in found.values() if task in scores)
+        for scores in found.values():
+            if task in scores:
+                scores[task] = scores[task][:asked]
     print(f"| task | {' | '.join(found)} |")
     print(f"|---|{'---:|' * len(found)}")
-    for task in dict.fromkeys(task for scores in found.values() for task in scores):
+    for task in tasks:
         cells = (f"{100 * fmean(s[task]):.1f}" if task in s else "" for s in found.values())
         print(f"| {task} | {' | '.join(cells)} |")
-    for other in (name for name in found if name != "mixture" and "mixture" in found):
-        tasks = [task for task in found["mixture"] if " F1" in task and task in found[other]]
-        gains = [np.subtract(found["mixture"][task], found[other][task]) for task in tasks]
-        joined = np.concatenate(gains)
+    ours = [name for name in ("mixture", "bundled") if name in found]
+    for one, other in ((one, other) for one in ours for other in found if other not in ours):
+        both = [task for task in found[one] if " F1" in task and task in found[other]]
+        joined = np.concatenate([np.subtract(found[one][t], found[other][t]) for t in both])
         low, high = bootstrap((joined,), np.mean, random_state=0).confidence_interval
         print(
-            f"mixture over {other}: {100 * joined.mean():+.1f} F1 "
-            f"[{100 * low:.1f}, {100 * high:.1f}]"
+            f"{one} over {other}: {100 * joined.mean():+.1f} F1 [{100 * low:.1f}, {100 * high:.1f}]"
         )
 
 
