@@ -18,6 +18,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from openrag_core.model.checkpoints.files import new_folder
+
 FILES = ("adapter.safetensors", "lora/adapter_model.safetensors")
 ROWS = "input_embeddings.rows"
 """Which rows of the embedding are kept; not a weight."""
@@ -26,10 +28,11 @@ ROWS = "input_embeddings.rows"
 def main(models: Sequence[Path], out: Path) -> None:
     """Write OUT."""
     means = {name: mean([load_file(model / name) for model in models]) for name in FILES}
-    shutil.copytree(models[-1], out)
-    for name, tensors in means.items():
-        with safe_open(models[-1] / name, "pt") as file:
-            save_file(tensors, out / name, file.metadata())
+    with new_folder(out) as made:
+        shutil.copytree(models[-1], made, dirs_exist_ok=True)
+        for name, tensors in means.items():
+            with safe_open(models[-1] / name, "pt") as file:
+                save_file(tensors, made / name, file.metadata())
 
 
 def mean(files: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:

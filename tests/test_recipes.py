@@ -8,6 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from openrag_core import CheckpointError
+
 RECIPES = Path(__file__).parents[1] / "recipes"
 FILES = ("adapter.safetensors", "lora/adapter_model.safetensors")
 
@@ -51,3 +53,18 @@ def test_models_of_another_shape_are_refused(
     with pytest.raises(SystemExit, match="not one mixture"):
         average.main(models, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_mean_that_cannot_be_written_leaves_nothing(
+    average: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or a folder with the last model's weights would pass for the mean."""
+    models = [checkpoint(tmp_path / "one", 1), checkpoint(tmp_path / "two", 2)]
+
+    def full(*_: object) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(average, "save_file", full)
+    with pytest.raises(CheckpointError, match="no space left"):
+        average.main(models, tmp_path / "out")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "two"]
