@@ -28,7 +28,10 @@ if TYPE_CHECKING:
         SparseEncoder,
     )
 
-__all__ = ["Settings", "build", "open_index", "open_store"]
+__all__ = ["Settings", "build", "find_models", "open_index", "open_store"]
+
+RERANKERS = ("maxsim", "reflection", "cohere", "none")
+"""Those that have a name of their own; any other one is a cross-encoder's."""
 
 
 def build(
@@ -58,6 +61,7 @@ def build(
         _check_search(settings, retriever)
     if generator is None:
         need("model", "torch", "transformers")
+        find_models(settings)
     gate = _gate(settings)  # before anything that takes long
     retriever = retriever or open_index(settings)
     if generator is None:
@@ -82,6 +86,22 @@ def build(
         condenser=condenser,
         speculative=settings.speculative,
     )
+
+
+def find_models(settings: Settings) -> None:
+    """Find every model that the settings name, before any of them is loaded.
+
+    Those on a model hub are fetched.
+
+    Raises:
+        CheckpointError: One is no folder here, and no hub gave it.
+    """
+    for named in (settings.model, settings.base, settings.encoder, settings.splade):
+        if named is not None and named != BUNDLED:
+            checkpoint_folder(named)
+    for name in _reranker_names(settings):
+        if name not in RERANKERS:
+            checkpoint_folder(name, otherwise=" or ".join(RERANKERS))
 
 
 def _check_search(settings: Settings, retriever: Retriever) -> None:
@@ -270,7 +290,7 @@ def _chunker(settings: Settings, encoder: DenseEncoder, made: Mapping[str, Any])
 
 
 def _reranker(settings: Settings, retriever: Retriever, generator: Generator) -> Reranker | None:
-    names = [name.strip() for name in settings.reranker.split("+")]
+    names = _reranker_names(settings)
     if names == ["none"]:
         return None
     made = [_one_reranker(name, settings, retriever, generator) for name in names]
@@ -279,6 +299,10 @@ def _reranker(settings: Settings, retriever: Retriever, generator: Generator) ->
     from openrag_core.reranking.mixture import MixtureReranker  # noqa: PLC0415
 
     return MixtureReranker([(one, 1.0) for one in made])
+
+
+def _reranker_names(settings: Settings) -> list[str]:
+    return [name.strip() for name in settings.reranker.split("+")]
 
 
 def _one_reranker(

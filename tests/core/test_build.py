@@ -8,6 +8,7 @@ import pytest
 
 from openrag_core import (
     ChatCondenser,
+    CheckpointError,
     ConfigError,
     Conversation,
     Field,
@@ -46,6 +47,30 @@ def test_the_default_is_all_embedded(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     assert isinstance(chat, BaseChat)
     assert cautious  # its base is small
     assert list(tmp_path.iterdir()) == []  # nothing is written before something is indexed
+
+
+@pytest.mark.parametrize(
+    ("named", "message"),
+    [
+        ({"model": "no/such"}, "or bundled"),
+        ({"base": "no/such"}, "or bundled"),
+        ({"encoder": "no/such"}, "or bundled"),
+        ({"splade": "no/such"}, "or bundled"),
+        ({"reranker": "maxsim + no/such"}, "or maxsim or reflection or cohere or none"),
+    ],
+)
+def test_a_model_that_is_not_there_is_missed_before_any_is_loaded(
+    named: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for loads in ("open_index", "_generator"):
+        monkeypatch.setattr(f"openrag_core.build.{loads}", lambda _: pytest.fail("loaded"))
+    with pytest.raises(CheckpointError, match=f"no checkpoint 'no/such'.*{message}"):
+        build(Settings(**{**TINY, **named}, index=tmp_path))
+
+
+def test_models_of_parts_that_are_given_are_not_looked_for() -> None:
+    settings = Settings(model="on/a-server", encoder="on/a-server")
+    build(settings, generator=FakeGenerator(), retriever=FakeRetriever([]), reranker=FakeReranker({}))
 
 
 def test_settings_reach_the_parts() -> None:

@@ -173,7 +173,7 @@ def test_info_tells_what_is_there(openrag: Run, documents: Path) -> None:
     ("arguments", "message"),
     [
         (["ask", " "], "error: the question is empty: ask something"),
-        (["ask", "When?"], "error: there is no index at .openrag. Make an index: openrag index"),
+        (["ask", "When?"], "there is no index at .openrag. Make an index: openrag index PATH"),
         (["ask", "When?", "--top-k", "0"], "error: top_k must be at least 1, got 0"),
         (["ask", "When?", "--threshold", "7"], "error: threshold must be in [0, 1], got 7.0"),
         (["ask", "x", "--gate", "never", "--model", "no/where"], "error: no checkpoint 'no/where'"),

@@ -14,7 +14,7 @@ import typer
 from rich.markup import escape
 
 from openrag_core import __version__, weights
-from openrag_core.build import Settings, build, open_index, open_store
+from openrag_core.build import Settings, build, find_models, open_index, open_store
 from openrag_core.cli import render
 from openrag_core.cli.calibration import calibrate, report
 from openrag_core.cli.console import err, out, progress
@@ -279,6 +279,7 @@ def ask(
     if calibration is not None:
         old_file("--calibration", calibration)
     with err.status("loading (the first time, the bundled model is converted: about 15 s)"):
+        find_models(settings)
         passages = open_index(settings, must_exist=gate != "never")
         rag = build(settings, retriever=passages)
     with err.status("answering"):

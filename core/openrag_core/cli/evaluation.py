@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from openrag_core.build import Settings, build, open_index
+from openrag_core.build import Settings, build, find_models, open_index
 from openrag_core.cli import render_evaluation as render
 from openrag_core.cli.console import err, out, progress
 from openrag_core.cli.loading import folder_to_fill, old_file
@@ -175,6 +175,7 @@ def _pipeline(settings: Settings, *, reads_index: bool) -> tuple[OpenRAG, dict[s
     described = {name: given[name] for name in _SHOWN} | {"model_sha256": _weights(settings)}
     if not reads_index:
         return build(settings, retriever=GivenRetriever()), described
+    find_models(settings)
     passages = open_index(settings, must_exist=True)
     store = passages.store
     described |= {name: str(given[name]) for name in _OF_THE_INDEX}

@@ -36,6 +36,7 @@ from openrag_core.search import SearchOptions
 from openrag_core.steps import Call, Steps, arun, run
 
 SCHEMA = 2  # of the payload; raised when an old index can no longer be read
+_MAKE_ONE = "Make an index: openrag index PATH, with the same --index or --qdrant-url"
 
 
 class PassageIndex:
@@ -290,9 +291,7 @@ class PassageIndex:
     ) -> Steps[list[list[Passage]]]:
         check_call(questions, top_k)
         if not self._exists():
-            raise IndexNotFoundError(
-                f"there is no index at {self.store.address}. Make an index: openrag index PATH"
-            )
+            raise IndexNotFoundError(f"there is no index at {self.store.address}. {_MAKE_ONE}")
         check_filter(options.filter)
         among = self.scope if options.filter is None else self.scoped(options.filter)
         queries: list[Query] = yield Call(self, "_queries", (questions, options))
@@ -341,7 +340,7 @@ def check_indexed(store: PointStore) -> None:
     """
     if store.description is None or not store.count():
         what = "there is no index at" if store.description is None else "nothing is indexed in"
-        raise IndexNotFoundError(f"{what} {store.address}. Make an index: openrag index PATH")
+        raise IndexNotFoundError(f"{what} {store.address}. {_MAKE_ONE}")
 
 
 def _contents(hit: Hit) -> tuple[str, str]:
