@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
 
 from openrag_core.errors import ConfigError
 from openrag_core.weights import BUNDLED
@@ -116,10 +117,7 @@ def read_recipe(file: Path) -> Recipe:
     try:
         recipe = Recipe.model_validate(content)
     except ValidationError as error:
-        faults = "; ".join(
-            f"{'.'.join(map(str, fault['loc'])) or 'the file'}: {fault['msg']}"
-            for fault in error.errors()
-        )
+        faults = "; ".join(map(_told, error.errors()))
         raise ConfigError(
             f"{file}: {faults}. Fields of a recipe: {', '.join(Recipe.model_fields)}"
         ) from error
@@ -138,6 +136,17 @@ def write_recipe(recipe: Recipe, file: Path) -> None:
     """Write a recipe so that `read_recipe` gives it back."""
     content = yaml.safe_dump(recipe.model_dump(), sort_keys=False)
     file.write_text(content, encoding="utf-8")
+
+
+def _told(fault: ErrorDetails) -> str:
+    where = ".".join(map(str, fault["loc"])) or "the file"
+    match fault["type"]:
+        case "missing":
+            return f"{where} is missing"
+        case "extra_forbidden":
+            return f"there is no field {where}"
+        case _:
+            return f"{where}: {fault['msg']}, got {fault['input']!r:.80}"
 
 
 def _beside(folder: Path, name: str) -> str:
