@@ -145,6 +145,9 @@ def checkpoint_folder(path_or_name: str | PathLike[str], *, otherwise: str = BUN
     path = Path(path_or_name)
     if path.is_dir():
         return path
+    give = f"Give a folder with a config.json, or {otherwise}"
+    if path.is_absolute() or str(path_or_name).startswith("."):  # no hub has such names
+        raise CheckpointError(f"no checkpoint {str(path)!r}: there is no such folder. {give}")
     try:
         from huggingface_hub import snapshot_download  # noqa: PLC0415  (an extra)
 
@@ -154,6 +157,6 @@ def checkpoint_folder(path_or_name: str | PathLike[str], *, otherwise: str = BUN
     except Exception as error:  # hubs, proxies and caches fail in many ways
         raise CheckpointError(
             f"no checkpoint {str(path_or_name)!r}: it is no folder here, and no model hub gave it "
-            f"({type(error).__name__}). Give a folder with a config.json, or {otherwise}"
+            f"({type(error).__name__}). {give}"
         ) from error
     return folder

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import ceil
 from typing import Literal
 
 from openrag_core.cache import JsonCache
@@ -19,7 +20,7 @@ from openrag_core.training.questions import Question, Text
 from openrag_core.training.rows import Row
 
 Stage = Literal["mining distractors", "asking the base", "asking for instructions", "judging"]
-_DRAWN = 512  # instructions drawn at a time, until enough of them are known
+_DRAWN, _FEWEST = 512, 32  # instructions drawn at a time, until enough of them are known
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,13 +143,21 @@ def _labelled(
     labelled = label(questions, len(questions))
     stage = "asking for instructions"
     drawn = 0
-    while _share(labelled) < share:
-        more = list(instructions(drawn + _DRAWN, seed=seed))[drawn:]
+    while missing := _missing(labelled, share):
+        count = min(_DRAWN, max(_FEWEST, 3 * missing))  # a small base knows two in five
+        more = list(instructions(drawn + count, seed=seed))[drawn:]
         if not more:
             break
         drawn += len(more)
-        labelled += [question for question in label(more, 0) if question.known]
+        labelled += [question for question in label(more, 0) if question.known][:missing]
     return labelled
+
+
+def _missing(questions: Sequence[Question], share: float) -> int:
+    """How many known questions have to be added until they are the share."""
+    known = sum(question.known is True for question in questions)
+    wanted = (share * len(questions) - known) / (1 - share)
+    return max(0, ceil(round(wanted, 6)))
 
 
 def _share(questions: Sequence[Question]) -> float:

@@ -115,7 +115,7 @@ def read_recipe(file: Path) -> Recipe:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{file}: cannot be read as YAML ({error})") from error
     try:
-        recipe = Recipe.model_validate(content)
+        recipe = Recipe.model_validate({} if content is None else content)  # of an empty file
     except ValidationError as error:
         faults = "; ".join(map(_told, error.errors()))
         raise ConfigError(

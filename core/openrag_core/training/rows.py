@@ -90,6 +90,10 @@ def _row(where: str, content: dict[str, Any]) -> Row | None:
     if corpus:
         return Row(corpus=corpus)
     turns = content.get("conversation")
+    if turns is None and "question" in content:
+        raise TrainingDataError(
+            f"{where} is a question, not a row: openrag data build makes rows of a questions file"
+        )
     if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
         raise TrainingDataError(
             f"{where}: field 'conversation' must be a list of {{'input', 'output'}}; "

@@ -25,6 +25,14 @@ def test_instructions_fill_up_what_the_base_knows() -> None:
     assert learned <= knows.keys() | {"Who built tower 7?"}
 
 
+@pytest.mark.parametrize(("share", "wanted"), [(0.2, 10), (0.9, 360), (0, 0)])
+def test_no_more_instructions_are_mixed_in_than_were_asked_for(share: float, wanted: int) -> None:
+    base = Base({question.question: question.answers[0] for question in instructions(2000)})
+    made = build_dataset(QUESTIONS, helpers=Helpers(base=base), min_no_retrieval=share)
+    assert made.kinds["no_retrieval"] == wanted
+    assert made.no_retrieval == pytest.approx(share)
+
+
 def test_a_base_that_knows_nothing_ends_the_search() -> None:
     made = build_dataset(QUESTIONS, helpers=Helpers(base=Base({})))
     assert made.no_retrieval == 0

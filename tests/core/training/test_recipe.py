@@ -48,6 +48,7 @@ def test_recipes_are_shipped() -> None:
     [
         ("rows: [x]\nlearning_rte: 1", r"no field learning_rte\. Fields of a recipe: base"),
         ("base: bundled", r"rows is missing"),
+        ("", r"rows is missing"),
         ("rows: []", r"rows: List should have at least 1 item"),
         ("rows: [x]\nmixture: {top_k: 0}", r"mixture\.top_k: .* greater than or equal to 1"),
         ("rows: [x]\nwarmup: 1", r"warmup: Input should be less than 1, got 1"),

@@ -63,6 +63,7 @@ def test_the_published_layout_is_read_as_the_released_training_does(tmp_path: Pa
         ("{", r"rows\.jsonl, line 2: no JSON"),
         ("[]", r"line 2: expected an object; got list"),
         (published(corpus=3), r"line 2: field 'corpus' must be text; it is int '3'"),
+        ('{"question": "Who?"}', r"line 2 is a question, not a row: openrag data build"),
         (published(conversation="x"), r"line 2: field 'conversation' must be a list .* got 'x'"),
         (published(conversation=[{"input": "x"}]), r"conversation: field 'output' .* it is absent"),
         (published(conversation=[TURN | {"input": None}]), r"field 'input' must be text"),
