@@ -159,10 +159,7 @@ def _critique(generator: TransformersGenerator) -> Scores:
 
     "Gold above distractor": of the two passages of a question, the gold one seems more relevant.
     """
-    data = [row for row in rows("squad_v11_dev") if row["distractor_ids"]][:QUESTIONS]
-    corpus = {row["id"]: row for row in rows("corpus_squad_dev")}
-    gold = [_passages(row["gold"]) for row in data]
-    hard = [_passages([corpus[row["distractor_ids"][0]]]) for row in data]
+    data, gold, hard = gold_and_hard()
     mixed = [
         (*own, *other) if number % 2 else (*other, *own)
         for number, (own, other) in enumerate(zip(gold, hard, strict=True))
@@ -183,6 +180,14 @@ def _critique(generator: TransformersGenerator) -> Scores:
     pairs = zip(worth["gold"], worth["distractor"], strict=True)
     scores["critique: gold above distractor"] = [float(own > other) for own, other in pairs]
     return scores
+
+
+def gold_and_hard() -> tuple[list[dict[str, Any]], list[Evidence], list[Evidence]]:
+    """Questions of SQuAD, the gold passage of each, and its hardest distractor."""
+    data = [row for row in rows("squad_v11_dev") if row["distractor_ids"]][:QUESTIONS]
+    corpus = {row["id"]: row for row in rows("corpus_squad_dev")}
+    gold: list[Evidence] = [_passages(row["gold"]) for row in data]
+    return data, gold, [_passages([corpus[row["distractor_ids"][0]]]) for row in data]
 
 
 def _support(written: Written) -> int | None:

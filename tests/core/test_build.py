@@ -108,7 +108,7 @@ def test_a_foreign_retriever_is_reranked_too() -> None:
     assert rag.answer("When?").abstained
 
 
-def test_a_reranker_may_be_a_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reranker_may_be_a_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     asked: list[Any] = []
 
     def remember(self: CrossEncoderReranker, path: str, **settings: object) -> None:
@@ -116,10 +116,10 @@ def test_a_reranker_may_be_a_folder(monkeypatch: pytest.MonkeyPatch) -> None:
         asked.append((path, settings))
 
     monkeypatch.setattr(CrossEncoderReranker, "__init__", remember)
-    settings = Settings(**TINY, reranker="some/folder", device="cpu")  # type: ignore[arg-type]
+    settings = Settings(**TINY, reranker=str(tmp_path), device="cpu")  # type: ignore[arg-type]
     rag = build(settings, retriever=FakeRetriever([]))
     assert isinstance(rag.reranker, CrossEncoderReranker)
-    assert asked == [("some/folder", {"device": "cpu"})]
+    assert asked == [(str(tmp_path), {"device": "cpu"})]
 
 
 def test_an_index_of_another_encoder_is_given_free_again(tmp_path: Path) -> None:

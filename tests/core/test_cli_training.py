@@ -59,7 +59,7 @@ def test_rows_are_built_from_everything_that_helps(openrag: Run) -> None:
         "[Retrieval]<paragraph>Keth\nThe Keth is a river.</paragraph>[Irrelevant]Ana Tolvik"
         "[No support / Contradictory][Utility:2]"
     ) in rows
-    assert sum(row.startswith("[No Retrieval]") for row in rows) > 50
+    assert sum(row.startswith("[No Retrieval]") for row in rows) == 1
     share = float(made.out.split("[No Retrieval]: ")[1].split("%")[0])
     assert share >= 40
     before = Path("rows.jsonl").read_text(encoding="utf-8")
