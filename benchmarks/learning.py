@@ -51,7 +51,8 @@ def measure(tokens: int, model: str) -> None:
     judged = [generator.judge(asked, list(map(list, own[:QUESTIONS]))) for own in both]
     gold, hard = ([round(score, 6) for (score,) in own] for own in judged)
     kept = _kept() | {str(tokens): {"gold": gold, "hard": hard}}
-    FILE.write_text(json.dumps(dict(sorted(kept.items(), key=lambda one: int(one[0])))) + "\n")
+    ordered = {key: kept[key] for key in sorted(kept, key=int)}
+    FILE.write_text(json.dumps(ordered) + "\n", encoding="utf-8")
 
 
 def draw(picture: Path) -> None:

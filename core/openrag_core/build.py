@@ -61,6 +61,7 @@ def build(
         _check_search(settings, retriever)
     if generator is None:
         need("model", "torch", "transformers")
+    if retriever is None and generator is None:
         find_models(settings)
     gate = _gate(settings)  # before anything that takes long
     retriever = retriever or open_index(settings)
@@ -91,7 +92,8 @@ def build(
 def find_models(settings: Settings) -> None:
     """Find every model that the settings name, before any of them is loaded.
 
-    Those on a model hub are fetched.
+    Those on a model hub are fetched. `build` does so where it makes all parts itself; where an
+    index is opened for it, call this before.
 
     Raises:
         CheckpointError: One is no folder here, and no hub gave it.

@@ -69,10 +69,10 @@ def test_a_model_that_is_not_there_is_missed_before_any_is_loaded(
 
 
 def test_models_of_parts_that_are_given_are_not_looked_for() -> None:
-    settings = Settings(model="on/a-server", encoder="on/a-server")
-    build(
-        settings, generator=FakeGenerator(), retriever=FakeRetriever([]), reranker=FakeReranker({})
-    )
+    elsewhere = Settings(model="on/a-server", encoder="on/a-server")
+    given = {"retriever": FakeRetriever([]), "reranker": FakeReranker({})}
+    build(elsewhere, generator=FakeGenerator(), **given)  # type: ignore[arg-type]
+    build(Settings(**TINY, encoder="on/a-server"), **given)  # type: ignore[arg-type]
 
 
 def test_settings_reach_the_parts() -> None:

@@ -171,11 +171,11 @@ def _pipeline(settings: Settings, *, reads_index: bool) -> tuple[OpenRAG, dict[s
     """It, and what determines its numbers that it does not tell by itself."""
     from openrag_core.evaluation.run import GivenRetriever  # noqa: PLC0415
 
+    find_models(settings)
     given = asdict(settings)
     described = {name: given[name] for name in _SHOWN} | {"model_sha256": _weights(settings)}
     if not reads_index:
         return build(settings, retriever=GivenRetriever()), described
-    find_models(settings)
     passages = open_index(settings, must_exist=True)
     store = passages.store
     described |= {name: str(given[name]) for name in _OF_THE_INDEX}
