@@ -64,7 +64,7 @@ bench: setup  ## measure; some need $OPENRAG_TEST_DATA (two hours)
 	$(BIN)/python benchmarks/conversations.py
 	$(BIN)/python benchmarks/routing.py docs/images/routing.png
 
-bundled: setup  ## train the bundled model anew into runs/; needs $OPENRAG_TEST_DATA (five hours)
+bundled: setup  ## train the bundled model anew into runs/; needs $OPENRAG_TEST_DATA (six hours)
 	PATH="$(CURDIR)/$(BIN):$$PATH" sh recipes/bundled.sh
 
 systems: setup  ## train what the bundled model is compared with, and measure all; after `bundled`
@@ -77,6 +77,7 @@ systems: setup  ## train what the bundled model is compared with, and measure al
 	$(BIN)/python benchmarks/systems.py measure reading runs/dense-reading/model
 	$(BIN)/python benchmarks/systems.py measure reflection runs/dense-reflection/model
 	$(BIN)/python benchmarks/systems.py measure mixture runs/first/model
+	$(BIN)/python benchmarks/systems.py measure mean runs/mean
 	$(BIN)/python benchmarks/systems.py measure bundled bundled
 	$(BIN)/python benchmarks/systems.py table
 

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Trains the bundled model anew: three runs, and runs/bundled, the mean of what they end with.
-# Stopped, the same command goes on.
+# Trains the bundled model anew: three runs, the mean of what they end with, and from there a fourth,
+# which ends in runs/fourth/model. Stopped, the same command goes on.
 #
 # OPENRAG_TEST_DATA=... sh recipes/bundled.sh
 set -eu
@@ -47,4 +47,12 @@ rows third single --mine $data/passages.jsonl --window 55 --whole 0.4 --gold 0.9
 rows third chains --window 55 --whole 0.5 --gold 0.6 --mixed 0.16 --distractor 0.2
 train third smollm2-135m-third runs/third
 
-average runs/bundled runs/first/model runs/second/model runs/third/model
+average runs/mean runs/first/model runs/second/model runs/third/model
+
+rows fourth single --window 55 --whole 0.5 --gold 0.9 --mixed 0.12 --distractor 0.9 --seed 3 \
+    --reader runs/mean
+rows fourth chains --window 55 --whole 0.5 --gold 0.7 --mixed 0.16 --distractor 0.2 --seed 3 \
+    --reader runs/mean
+head -n 60 $data/second/single.jsonl > $data/fourth/known.jsonl
+rows fourth known --base bundled --min-no-retrieval 0.75 --reader runs/mean
+train fourth smollm2-135m-fourth runs/fourth

@@ -2,7 +2,7 @@
 
 OPENRAG_TEST_DATA=... python recipes/bundled_questions.py OUT
 
-Writes, for each of its three runs, OUT/RUN/single.jsonl (SQuAD and NQ, no question twice) and
+Writes, for each of its four runs, OUT/RUN/single.jsonl (SQuAD and NQ, no question twice) and
 OUT/RUN/chains.jsonl (HotpotQA, 2Wiki, MuSiQue, and for the first run template questions), and
 OUT/passages.jsonl (SQuAD's, to mine distractors in). Files meant for training alone are read; NQ
 questions that dev files share are left out.
@@ -29,12 +29,14 @@ SINGLE: Mapping[str, Mapping[str, int]] = {
     "first": {"squad_v11_train": 9000, "nq_qed_train": 4500, MORE: 5300},
     "second": {"squad_v11_train": 2300, "nq_qed_train": 500},
     "third": {"squad_v11_train": 100, "nq_qed_train": 900, MORE: 2100},
+    "fourth": {"squad_v11_train": 420, "nq_qed_train": 175},
 }
 AGAIN = {"hotpotqa_train": 1122, "2wiki_train": 200, "musique_train": 100}
 CHAINS: Mapping[str, Mapping[str, int]] = {
     "first": {**AGAIN, "2wiki_train": 500, "synthetic_2wiki_train": 2000},
     "second": AGAIN,
     "third": AGAIN,
+    "fourth": {"hotpotqa_train": 300, "2wiki_train": 120, "musique_train": 60},
 }
 POOLS = {
     "squad_v11_train": "corpus_squad_train",

@@ -68,6 +68,19 @@ def test_rows_are_built_from_everything_that_helps(openrag: Run) -> None:
 
 
 @pytest.mark.usefixtures("files")
+def test_distractors_are_read_as_if_they_were_relevant(openrag: Run) -> None:
+    command = ("data", "build", "questions.jsonl", "-o", "rows.jsonl", "--mine", "passages.jsonl")
+    made = openrag(*command, "--gold", "0", "--mixed", "0", "--reader", "bundled")
+    assert made.code == 0, made.err
+    (row,) = (row.output for row in read_rows("rows.jsonl"))
+    read, _, told = row.partition("</paragraph>[Irrelevant]")
+    answer, _, rest = told.partition("[No support / Contradictory]")
+    assert answer != "Ana Tolvik"
+    assert answer in read
+    assert rest == "[Utility:1]"
+
+
+@pytest.mark.usefixtures("files")
 def test_what_was_left_out_is_said(openrag: Run) -> None:
     made = openrag("data", "build", "questions.jsonl", "-o", "rows.jsonl")
     assert made.code == 0

@@ -38,6 +38,13 @@ def build(
     critic: Annotated[
         str | None, typer.Option(help="Judges unlabelled passages: MODULE:NAME of a Critic.")
     ] = None,
+    reader: Annotated[
+        str | None,
+        typer.Option(
+            help="Trained model that reads the distractors' answers out of them: bundled, or a "
+            "folder or name."
+        ),
+    ] = None,
     gold: Annotated[float, typer.Option(help="Rows per question with gold evidence.")] = 1.0,
     mixed: Annotated[float, typer.Option(help="With gold and a distractor.")] = 0.5,
     distractor: Annotated[float, typer.Option(help="With distractors only.")] = 1.0,
@@ -51,7 +58,8 @@ def build(
 ) -> None:
     """Make training rows that contrast gold passages with distractors.
 
-    What the base and the critic say is kept beside the output: run again, it goes on from there.
+    What the base, the critic and the reader say is kept beside the output: run again, it goes on
+    from there.
     """
     for file in questions:
         old_file("QUESTIONS", file)
@@ -64,7 +72,7 @@ def build(
     )
     new_file("--output", output, "rows.jsonl")
     read = [question for file in questions for question in training.read_questions(file)]
-    helpers = _helpers(output, mine=mine, base=base, critic=critic)
+    helpers = _helpers(output, mine=mine, base=base, critic=critic, reader=reader)
     with progress() as advance:
         made = training.build_dataset(
             read, mix, helpers, min_no_retrieval=min_no_retrieval, progress=advance
@@ -99,7 +107,14 @@ def train(
         out.print(render.trained(done, output))
 
 
-def _helpers(output: Path, *, mine: Path | None, base: str | None, critic: str | None) -> Helpers:
+def _helpers(
+    output: Path,
+    *,
+    mine: Path | None,
+    base: str | None,
+    critic: str | None,
+    reader: str | None,
+) -> Helpers:
     from openrag_core import training  # noqa: PLC0415
     from openrag_core.model import TransformersGenerator, load  # noqa: PLC0415
     from openrag_core.model.checkpoints.dense import dense_folder  # noqa: PLC0415
@@ -114,6 +129,10 @@ def _helpers(output: Path, *, mine: Path | None, base: str | None, critic: str |
         with err.status("loading the base"):
             model = TransformersGenerator(*load(dense_folder(base)), max_new_tokens=16)
         given |= {"base": model, "base_name": base}
+    if reader is not None:
+        with err.status("loading the reader"):
+            model = TransformersGenerator(*load(reader), max_new_tokens=32)
+        given |= {"reader": model, "reader_name": reader}
     return training.Helpers(**given)
 
 

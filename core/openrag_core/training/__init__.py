@@ -15,6 +15,7 @@ from openrag_core.training.distractors import mine_distractors  # noqa: E402
 from openrag_core.training.examples import Mix, make_rows, without_reflection  # noqa: E402
 from openrag_core.training.instructions import instructions  # noqa: E402
 from openrag_core.training.knowledge import label_known  # noqa: E402
+from openrag_core.training.misreading import misread  # noqa: E402
 from openrag_core.training.questions import (  # noqa: E402
     Question,
     Text,
@@ -57,6 +58,7 @@ __all__ = [
     "label_known",
     "make_rows",
     "mine_distractors",
+    "misread",
     "read_passages",
     "read_questions",
     "read_recipe",

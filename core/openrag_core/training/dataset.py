@@ -10,22 +10,34 @@ from typing import Literal
 
 from openrag_core.cache import JsonCache
 from openrag_core.errors import ConfigError, TrainingDataError
+from openrag_core.model import TransformersGenerator
 from openrag_core.ports import Generator, Retriever
 from openrag_core.training.critic import Critic, judge_all
 from openrag_core.training.distractors import mine_distractors, misleads
 from openrag_core.training.examples import Mix, judged_row, make_rows
 from openrag_core.training.instructions import instructions
 from openrag_core.training.knowledge import label_known
+from openrag_core.training.misreading import check_reader, misread
 from openrag_core.training.questions import Question, Text
 from openrag_core.training.rows import Row
 
-Stage = Literal["mining distractors", "asking the base", "asking for instructions", "judging"]
+Stage = Literal[
+    "mining distractors",
+    "asking the base",
+    "asking for instructions",
+    "judging",
+    "reading distractors",
+]
 _DRAWN, _FEWEST = 512, 32  # instructions drawn at a time, until enough of them are known
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Helpers:
-    """Who fills in what the questions do not say; without one, that is left out."""
+    """Who fills in what the questions do not say; without one, that is left out.
+
+    Raises:
+        ConfigError: The reader's reflection tokens are not trained.
+    """
 
     base: Generator | None = None
     """Asked without reading, to learn which questions need no retrieval."""
@@ -37,8 +49,16 @@ class Helpers:
     """By source, what the retriever's pieces were cut from."""
     critic: Critic | None = None
     """Labels passages of which nothing is known."""
+    reader: TransformersGenerator | None = None
+    """Reads the answers of irrelevant passages' rows out of these."""
+    reader_name: str = ""
+    """What it reads is kept under it."""
     cache: JsonCache = field(default_factory=JsonCache)
-    """Keeps what the base and the critic said."""
+    """Keeps what the base, the critic and the reader said."""
+
+    def __post_init__(self) -> None:
+        if self.reader is not None:
+            check_reader(self.reader)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,24 +118,42 @@ def build_dataset(
     if helpers.base is not None:
         questions = _labelled(questions, helpers, min_no_retrieval, mix.seed, progress)
     kinds: Counter[str] = Counter()
-    rows = list(make_rows(questions, mix, kinds))
+    rows = _misread(list(make_rows(questions, mix, kinds)), helpers, progress)
+    kinds["distractor"] -= kinds.total() - len(rows)
     if helpers.critic is not None:
         unknown = [question for question in questions if question.known is not True]
         total = sum(len(question.passages) for question in unknown)
-        for judged in judge_all(
+        judged = judge_all(
             unknown,
             helpers.critic,
             cache=helpers.cache,
             progress=lambda n: progress("judging", n, total),
-        ):
-            rows.append(judged_row(*judged))
-            kinds["judged"] += 1
+        )
+        more = _misread([judged_row(*one) for one in judged], helpers, progress)
+        kinds["judged"] = len(more)
+        rows += more
     if not rows:
         raise TrainingDataError(
             "no row comes of these questions: they need gold passages or distractors, or "
             "passages and a critic, or a base that knows their answers"
         )
-    return Dataset(rows, kinds, _share(questions))
+    return Dataset(rows, +kinds, _share(questions))
+
+
+def _misread(
+    rows: list[Row], helpers: Helpers, progress: Callable[[Stage, int, int], None]
+) -> list[Row]:
+    if helpers.reader is None:
+        return rows
+    return list(
+        misread(
+            rows,
+            helpers.reader,
+            cache=helpers.cache,
+            name=helpers.reader_name,
+            progress=lambda n: progress("reading distractors", n, len(rows)),
+        )
+    )
 
 
 def _labelled(
