@@ -20,7 +20,9 @@ def choose_device(device: str | torch.device | None) -> torch.device:
     try:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:  # torch raises either
-        raise ConfigError(f"there is no device {str(name)!r} here: {error}") from error
+        other = torch.accelerator.current_accelerator(check_available=True)
+        here = f"{other.type} or cpu" if other else "cpu"
+        raise ConfigError(f"there is no device {str(name)!r} here: give {here}") from error
 
 
 def choose_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:

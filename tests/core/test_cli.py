@@ -179,7 +179,7 @@ def test_info_tells_what_is_there(openrag: Run, documents: Path) -> None:
         (["ask", "x", "--gate", "never", "--model", "no/where"], "error: no checkpoint 'no/where'"),
         (
             ["ask", "x", "--gate", "never", "--device", "mps"],
-            "error: there is no device 'mps' here",
+            "error: there is no device 'mps' here: give cpu",
         ),
         (
             ["ask", "x", "--gate", "never", "--reranker", "no/such"],

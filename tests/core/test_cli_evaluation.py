@@ -104,7 +104,20 @@ def test_what_determines_the_numbers_is_kept_and_no_key(openrag: Run, tmp_path: 
     assert "secret" not in text
     kept = json.loads(text)["settings"]
     assert kept["model"] == str(tmp_path)
-    assert kept["model_sha256"]  # of all files in there
+    assert kept["model_sha256"]  # of the files in there
+
+
+def test_a_gate_fitted_to_its_answers_makes_no_other_model(openrag: Run, tmp_path: Path) -> None:
+    arguments = (*ARGUMENTS, "--model", str(tmp_path / "model"))
+    (tmp_path / "model").mkdir()
+    openrag(*arguments)
+    for name in ("gate.json", "README.md"):
+        (tmp_path / "model" / name).write_text("{}")
+    assert openrag(*arguments).code == 0
+    (tmp_path / "model" / "config.json").write_text("{}")
+    refused = openrag(*arguments)
+    assert refused.code == 1
+    assert "settings.model_sha256" in refused.err
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from openrag_core.build import Settings, build, find_models, open_index
+from openrag_core.calibration import FILE as GATE_FILE
 from openrag_core.cli import render_evaluation as render
 from openrag_core.cli.console import err, out, progress
 from openrag_core.cli.loading import folder_to_fill, old_file
@@ -185,11 +186,15 @@ def _pipeline(settings: Settings, *, reads_index: bool) -> tuple[OpenRAG, dict[s
 
 
 def _weights(settings: Settings) -> str | None:
-    """Of the model's files, where they are on this machine."""
+    """Of the model's files, where they are on this machine.
+
+    Its card and its gate change no answer, and a gate is fitted to a folder of answers that may
+    then still grow.
+    """
     from openrag_core.evaluation.results import fingerprint  # noqa: PLC0415
 
     folder = BUNDLED_ADAPTER if settings.model == BUNDLED else Path(settings.model)
-    return fingerprint(folder) if folder.is_dir() else None
+    return fingerprint(folder, without=("README.md", GATE_FILE)) if folder.is_dir() else None
 
 
 def _tell_how_to_go_on(folder: Path) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from hashlib import file_digest, sha256
 from pathlib import Path
@@ -129,8 +129,12 @@ def read(folder: Path) -> tuple[dict[str, Any], list[Record]]:
     return _config(folder), _records(folder)
 
 
-def fingerprint(path: Path) -> str:
+def fingerprint(path: Path, *, without: Collection[str] = ()) -> str:
     """SHA-256 of a file; of a folder, of the names and contents of all its files.
+
+    Args:
+        path: The file or folder.
+        without: Names of files in the folder that do not count.
 
     Raises:
         EvaluationError: It cannot be read.
@@ -139,7 +143,7 @@ def fingerprint(path: Path) -> str:
         if path.is_file():
             with path.open("rb") as file:
                 return file_digest(file, "sha256").hexdigest()
-        files = sorted(one for one in path.rglob("*") if one.is_file())
+        files = sorted(one for one in path.rglob("*") if one.is_file() and one.name not in without)
     except OSError as error:
         raise EvaluationError(f"{path}: cannot be read ({error})") from error
     names = (f"{one.relative_to(path)} {fingerprint(one)}\n" for one in files)
