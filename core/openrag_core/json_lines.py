@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
+from difflib import get_close_matches
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -35,7 +36,8 @@ def read_json_lines(path: Path, *, error: Error) -> Iterator[tuple[str, dict[str
                 if line.strip():
                     yield where, _object(where, _parsed(where, line, error), error)
     except (OSError, EOFError, UnicodeDecodeError) as cause:
-        raise error(f"{path}: cannot be read ({cause})") from cause
+        reason = getattr(cause, "strerror", None) or cause
+        raise error(f"{path}: cannot be read ({reason})") from cause
 
 
 def write_json_lines(objects: Iterable[Any], file: Path, *, error: Error) -> int:
@@ -82,6 +84,22 @@ def text_field(
         given = "absent" if value is None else f"{type(value).__name__} {str(value)[:40]!r}"
         raise error(f"{where}: field {name!r} must be text; it is {given}")
     return value
+
+
+def check_names(
+    where: str, content: dict[str, Any], known: Collection[str], *, error: Error
+) -> None:
+    """Refuse a field whose name is a slip of a known one that is absent; others are passed over.
+
+    Raises:
+        OpenRAGError: There is one; of the type `error`.
+    """
+    absent = [name for name in known if name not in content]
+    for name in content.keys() - set(known):
+        if "_" in name:  # such as distractor_ids, which data sets have beside or in place of texts
+            continue
+        for meant in get_close_matches(name, absent, n=1, cutoff=0.8):
+            raise error(f"{where}: there is no field {name!r}: is {meant!r} meant?")
 
 
 def _listed(path: Path, text: str, error: Error) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -146,7 +146,8 @@ def checkpoint_folder(path_or_name: str | PathLike[str], *, otherwise: str = BUN
     if path.is_dir():
         return path
     give = f"Give a folder with a config.json, or {otherwise}"
-    if path.is_absolute() or str(path_or_name).startswith("."):  # no hub has such names
+    name = str(path_or_name)
+    if path.is_absolute() or name.startswith(".") or name.count("/") > 1:  # no hub has such names
         raise CheckpointError(f"no checkpoint {str(path)!r}: there is no such folder. {give}")
     try:
         from huggingface_hub import snapshot_download  # noqa: PLC0415  (an extra)

@@ -82,8 +82,10 @@ def test_distractors_are_read_as_if_they_were_relevant(openrag: Run) -> None:
 
 @pytest.mark.usefixtures("files")
 def test_what_was_left_out_is_said(openrag: Run) -> None:
-    made = openrag("data", "build", "questions.jsonl", "-o", "rows.jsonl")
+    Path("bare.jsonl").write_text('{"question": "Who?", "answers": ["Ana"]}', encoding="utf-8")
+    made = openrag("data", "build", "questions.jsonl", "bare.jsonl", "-o", "rows.jsonl")
     assert made.code == 0
+    assert "left out: 1 question with neither gold passages nor distractors" in made.out
     assert "left out, for want of a label: 1 passage (--critic" in made.out
     assert "questions learned with [No Retrieval]: 0.0%" in made.out
 
@@ -102,7 +104,13 @@ def test_what_was_left_out_is_said(openrag: Run) -> None:
             "broken cannot be imported (KeyError: 'K",
         ),
         (("questions.jsonl", "-o", "."), "--output . is a folder: name a file, such as rows.jsonl"),
-        (("questions.jsonl", "--gold", "-1"), "rows per question must be >= 0"),
+        (("questions.jsonl", "--gold", "-1"), "gold must be rows per question, >= 0; got -1"),
+        (("questions.jsonl", "--window", "0"), "window must be at least 1 word; got 0"),
+        (
+            ("questions.jsonl", "-o", "questions.jsonl"),
+            "is read by this command: name another file",
+        ),
+        (("questions.jsonl", "--mine", "passages.jsonl", "-o", "./passages.jsonl"), "is read by"),
         (("questions.jsonl", "--mine", "none.jsonl"), "--mine none.jsonl: cannot be read"),
     ],
 )

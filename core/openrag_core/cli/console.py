@@ -21,6 +21,16 @@ err = Console(stderr=True)
 
 
 @contextmanager
+def goes_on(how: str) -> Iterator[None]:
+    """Tell somebody who interrupts how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        err.print(how)
+        raise
+
+
+@contextmanager
 def progress() -> Iterator[Callable[[str, int, int], None]]:
     """One bar per stage, made when it begins."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())

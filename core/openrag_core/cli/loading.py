@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from openrag_core.errors import ConfigError
 
 
-def new_file(option: str, file: Path, name: str) -> None:
+def new_file(option: str, file: Path, name: str, *, read: Iterable[Path] = ()) -> None:
     """Make sure, before anything is computed or paid for, that a file can be written.
 
     Args:
         option: By which it was named.
         file: What will be written.
         name: Such as the file could have in a folder, for the message.
+        read: What the same command reads.
 
     Raises:
-        ConfigError: It is a folder.
+        ConfigError: It is a folder, or what is read.
     """
     if file.is_dir():
         raise ConfigError(f"{option} {file} is a folder: name a file, such as {file / name}")
+    if file.exists() and any(one.exists() and file.samefile(one) for one in read):
+        raise ConfigError(f"{option} {file} is read by this command: name another file")
 
 
 def folder_to_fill(option: str, folder: Path) -> None:

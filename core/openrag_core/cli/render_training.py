@@ -31,6 +31,13 @@ def dataset(made: Dataset, file: Path, *, wanted: float, unlabelled: int) -> Ren
     lines = [Text(f"questions learned with [No Retrieval]: {made.no_retrieval:.1%}")]
     if made.no_retrieval < wanted:
         lines.append(_warning(f"wanted {wanted:.0%}, but the base knows no more instructions"))
+    if made.without_passages:
+        lines.append(
+            _warning(
+                f"left out: {counted(made.without_passages, 'question')} with neither gold "
+                "passages nor distractors"
+            )
+        )
     if unlabelled:
         lines.append(
             _warning(

@@ -11,7 +11,7 @@ import typer
 
 from openrag_core.build import Settings, open_index
 from openrag_core.cli import render_training as render
-from openrag_core.cli.console import err, out, progress
+from openrag_core.cli.console import err, goes_on, out, progress
 from openrag_core.cli.loading import folder_to_fill, load_object, new_file, old_file
 
 if TYPE_CHECKING:
@@ -70,10 +70,11 @@ def build(
     mix = training.Mix(
         gold=gold, mixed=mixed, distractor=distractor, window=window, whole=whole, seed=seed
     )
-    new_file("--output", output, "rows.jsonl")
+    read_too = () if mine is None else (mine,)
+    new_file("--output", output, "rows.jsonl", read=(*questions, *read_too))
     read = [question for file in questions for question in training.read_questions(file)]
     helpers = _helpers(output, mine=mine, base=base, critic=critic, reader=reader)
-    with progress() as advance:
+    with goes_on("the same command goes on from what was asked before"), progress() as advance:
         made = training.build_dataset(
             read, mix, helpers, min_no_retrieval=min_no_retrieval, progress=advance
         )
@@ -101,7 +102,11 @@ def train(
     from openrag_core.cli.training_bar import TrainingBar  # noqa: PLC0415
 
     chosen = training.read_recipe(recipe)
-    with TrainingBar(err) as bar:
+    resumes = (
+        "the same command with --resume goes on from the latest checkpoint; one is saved every "
+        f"{chosen.save_every:,} steps"
+    )
+    with goes_on(resumes), TrainingBar(err) as bar:
         done = training.train(chosen, output, resume=resume, device=device, callbacks=[bar])
     if done is not None:  # the other processes of torchrun have nothing to say
         out.print(render.trained(done, output))

@@ -58,7 +58,7 @@ class Helpers:
 
     def __post_init__(self) -> None:
         if self.reader is not None:
-            check_reader(self.reader)
+            check_reader(self.reader, self.reader_name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +71,8 @@ class Dataset:
     no_retrieval: float
     """Share of the questions that are learned with [No Retrieval], in [0, 1]; of the rows it is
     smaller, since other questions give more than one."""
+    without_passages: int = 0
+    """Questions that give no row: they have no passages, and the base does not know them."""
 
 
 def build_dataset(
@@ -137,7 +139,7 @@ def build_dataset(
             "no row comes of these questions: they need gold passages or distractors, or "
             "passages and a critic, or a base that knows their answers"
         )
-    return Dataset(rows, +kinds, _share(questions))
+    return Dataset(rows, +kinds, _share(questions), sum(map(_has_nothing, questions)))
 
 
 def _misread(
@@ -196,6 +198,10 @@ def _missing(questions: Sequence[Question], share: float) -> int:
     known = sum(question.known is True for question in questions)
     wanted = (share * len(questions) - known) / (1 - share)
     return max(0, ceil(round(wanted, 6)))
+
+
+def _has_nothing(question: Question) -> bool:
+    return not (question.known or question.gold or question.distractors or question.passages)
 
 
 def _share(questions: Sequence[Question]) -> float:

@@ -8,7 +8,6 @@ from types import MappingProxyType
 
 from openrag_core.ports import Retriever
 from openrag_core.training.questions import Question, Text
-from openrag_core.words import normalised, within
 
 _BATCH = 64
 
@@ -51,8 +50,5 @@ def mine_distractors(
 
 def misleads(question: Question, passage: Text) -> bool:
     """Whether a passage neither holds an answer nor repeats a gold passage."""
-    text = normalised(passage.text)
-    answers = {normalised(answer) for answer in question.answers} - {"", "yes", "no"}
-    if any(within(answer, text) for answer in answers):
-        return False
-    return not any(passage.text[:60] in gold.text for gold in question.gold)
+    repeats = any(passage.text[:60] in gold.text for gold in question.gold)
+    return not (repeats or question.answered_in(passage))

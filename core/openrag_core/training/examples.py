@@ -72,13 +72,16 @@ class Mix:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        shares = (self.gold, self.mixed, self.distractor, self.no_retrieval)
-        if min(shares) < 0 or not any(shares):
-            raise ConfigError(f"rows per question must be >= 0, and not all 0; got {shares}")
-        if not 0 <= self.whole <= 1 or (self.window is not None and self.window < 1):
-            raise ConfigError(
-                f"whole must be in [0, 1] and window at least 1; got {self.whole}, {self.window}"
-            )
+        shares = {kind: getattr(self, kind) for kind in _CRITIQUE}
+        for kind, share in shares.items():
+            if share < 0:
+                raise ConfigError(f"{kind} must be rows per question, >= 0; got {share}")
+        if not any(shares.values()):
+            raise ConfigError(f"rows per question ({', '.join(shares)}) must be not all 0")
+        if not 0 <= self.whole <= 1:
+            raise ConfigError(f"whole must be in [0, 1]; got {self.whole}")
+        if self.window is not None and self.window < 1:
+            raise ConfigError(f"window must be at least 1 word; got {self.window}")
 
 
 def make_rows(
@@ -141,8 +144,11 @@ def _evidence(question: Question, kind: Kind, rng: random.Random) -> list[Text]:
     gold, distractors = list(question.gold), question.distractors[:_HARDEST]
     if kind == "gold":
         chosen = gold
-    elif kind == "mixed":  # of a chain one link is replaced, so that support is partial indeed
-        chosen = [rng.choice(gold), rng.choice(distractors)]
+    elif kind == "mixed":
+        if len(gold) > 1:  # one link is replaced, so that support is partial, but not the answer's
+            bridges = [link for link in gold if not question.answered_in(link)]
+            gold.remove(rng.choice(bridges or gold))
+        chosen = [*gold, rng.choice(distractors)]
     else:
         # As many as there are gold passages: the length must not tell one from the other.
         chosen = rng.sample(distractors, min(len(distractors), len(gold) or 1))

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from openrag_core.cache import JsonCache
 from openrag_core.ports import Generator
-from openrag_core.training.questions import Question
+from openrag_core.training.questions import YES_OR_NO, Question
 from openrag_core.words import normalised, within
 
 _BATCH = 256
@@ -65,7 +65,7 @@ def answered(question: Question, text: str) -> bool:
     """
     asked, said = normalised(question.question), normalised(text)
     for answer in map(normalised, question.answers):
-        if answer in {"", "yes", "no"}:
+        if not answer or answer in YES_OR_NO:
             continue
         if said == answer if within(answer, asked) else within(answer, said):
             return True

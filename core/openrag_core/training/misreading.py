@@ -18,8 +18,9 @@ from openrag_core.model.decoding import Prompt
 from openrag_core.prompts import token_id
 from openrag_core.records import Passage
 from openrag_core.reflection import END_PARAGRAPH, PARAGRAPH, RETRIEVAL
+from openrag_core.training.questions import YES_OR_NO
 from openrag_core.training.rows import Row
-from openrag_core.words import normalised
+from openrag_core.words import normalised, within
 
 _BATCH = 64
 _ROW = re.compile(
@@ -39,8 +40,8 @@ def misread(
 ) -> Iterator[Row]:
     """Replace the answers of irrelevant passages by what a model reads out of them.
 
-    Left out are rows from which it reads the right answer after all, and those from which it
-    reads nothing.
+    Left out are rows from which it reads the right answer after all, and those of which it says
+    what does not stand there, yes and no apart.
 
     Args:
         rows: Any kinds; all but those of irrelevant passages stay as they are.
@@ -54,7 +55,7 @@ def misread(
         QuestionError: A question is longer than the reader.
         GenerationError: The reader could not write.
     """
-    check_reader(reader)
+    check_reader(reader, name)
     cache = cache or JsonCache()
     for start in range(0, len(rows), _BATCH):
         batch = rows[start : start + _BATCH]
@@ -68,12 +69,12 @@ def misread(
                 yield row
                 continue
             text = cache.get("misread", name, row.input, match["paragraph"])
-            if text and normalised(text) != normalised(match["answer"]):
+            if _is_read(text, match["paragraph"], match["answer"]):
                 yield Row(row.input, f"{match[1]}{match[2]}{match[3]}{text}{match[5]}")
         progress(len(batch))
 
 
-def check_reader(reader: TransformersGenerator) -> None:
+def check_reader(reader: TransformersGenerator, name: str = "") -> None:
     """Refuse a model that cannot be told what is relevant.
 
     Raises:
@@ -81,9 +82,16 @@ def check_reader(reader: TransformersGenerator) -> None:
     """
     if not reader.reflection_trained:
         raise ConfigError(
-            "the reader of distractors must be a model with trained reflection tokens, such as "
-            "bundled: a dense one cannot be told that a passage is relevant"
+            f"the reader of distractors{name and f' ({name})'} must be a model with trained "
+            "reflection tokens, such as bundled: without, it cannot be told that a passage is "
+            "relevant"
         )
+
+
+def _is_read(text: str, paragraph: str, right: str) -> bool:
+    answer = normalised(text)
+    stands = answer in YES_OR_NO or within(answer, normalised(paragraph))
+    return stands and answer != normalised(right)
 
 
 def _read(reader: TransformersGenerator, asked: Sequence[tuple[str, str]]) -> list[str]:

@@ -11,12 +11,21 @@ all of them. Of `passages` nobody knows what they are: a critic says it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from openrag_core.errors import TrainingDataError
-from openrag_core.training.rows import read_json_lines, text_field, write_json_lines
+from openrag_core.training.rows import (
+    check_names,
+    read_json_lines,
+    text_field,
+    write_json_lines,
+)
+from openrag_core.words import normalised, within
+
+YES_OR_NO = frozenset({"yes", "no"})
+"""Answers that are judged, and stand in no passage; normalised."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +52,15 @@ class Question:
     """Passages without a label."""
     known: bool | None = None
     """Whether the base model answers it without reading; None where it was not asked."""
+
+    def answered_in(self, passage: Text) -> bool:
+        """Whether an answer stands in what is read of a passage; yes and no stand nowhere."""
+        text = normalised(f"{passage.title}\n{passage.text}")
+        answers = {normalised(answer) for answer in self.answers} - YES_OR_NO
+        return any(within(answer, text) for answer in answers)
+
+
+_FIELDS = tuple(field.name for field in fields(Question))
 
 
 def read_questions(path: Path) -> Iterator[Question]:
@@ -81,10 +99,12 @@ def write_questions(questions: Iterable[Question], path: Path) -> int:
 
 
 def _question(where: str, content: dict[str, Any]) -> Question:
+    check_names(where, content, _FIELDS)
     answers = content.get("answers")
     if not isinstance(answers, list) or not answers or not all(map(_is_text, answers)):
         raise TrainingDataError(
-            f"{where}: field 'answers' must be a list of at least one text; got {answers!r}"
+            f"{where}: field 'answers' must be a list of at least one text; "
+            f"{'it is absent' if answers is None else f'got {answers!r}'}"
         )
     known = content.get("known")
     if known is not None and not isinstance(known, bool):
@@ -105,6 +125,8 @@ def _passages(where: str, content: dict[str, Any], name: str) -> tuple[Text, ...
     if not isinstance(passages, list) or not all(isinstance(one, dict) for one in passages):
         raise TrainingDataError(f"{where}: field {name!r} must be a list of {{'title', 'text'}}")
     at = f"{where}, {name}"
+    for one in passages:
+        check_names(at, one, ("title", "text"))
     return tuple(
         Text(text_field(at, one, "title", default=""), text_field(at, one, "text"))
         for one in passages

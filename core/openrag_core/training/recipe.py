@@ -113,7 +113,8 @@ def read_recipe(file: Path) -> Recipe:
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{file}: cannot be read as YAML ({error})") from error
+        hint = ": rows are named in a recipe" if file.suffix in {".jsonl", ".gz"} else ""
+        raise ConfigError(f"{file}: cannot be read as YAML ({error}){hint}") from error
     try:
         recipe = Recipe.model_validate({} if content is None else content)  # of an empty file
     except ValidationError as error:

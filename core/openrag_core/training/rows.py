@@ -24,6 +24,7 @@ from openrag_core.reflection import TOKENS
 read_json_lines = partial(json_lines.read_json_lines, error=TrainingDataError)
 write_json_lines = partial(json_lines.write_json_lines, error=TrainingDataError)
 text_field = partial(json_lines.text_field, error=TrainingDataError)
+check_names = partial(json_lines.check_names, error=TrainingDataError)
 
 _TOKEN = re.compile(f"({'|'.join(map(re.escape, TOKENS))})")
 
@@ -97,7 +98,7 @@ def _row(where: str, content: dict[str, Any]) -> Row | None:
     if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
         raise TrainingDataError(
             f"{where}: field 'conversation' must be a list of {{'input', 'output'}}; "
-            f"got {str(turns)[:80]!r}"
+            f"{'it is absent' if turns is None else f'got {str(turns)[:80]!r}'}"
         )
     if len(turns) != 1:
         return None

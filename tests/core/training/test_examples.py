@@ -58,6 +58,21 @@ def test_a_chain_is_one_paragraph_and_its_distractors_are_as_many() -> None:
         assert sum(passage.text in output for passage in CHAIN) == gold
 
 
+def test_the_link_with_the_answer_is_never_replaced() -> None:
+    keth = Text("Keth", "Orm lies in Keth.")
+    chain = replace(SINGLE, answers=("Keth",), gold=(*CHAIN, keth))
+    comparison = replace(SINGLE, answers=("yes",), gold=(*CHAIN, keth))
+    kept: dict[str, Counter[str]] = {}
+    for name, question in (("chain", chain), ("comparison", comparison)):
+        asked = [replace(question, id=str(n)) for n in range(60)]
+        outputs = [row.output for row in make_rows(asked, Mix(gold=0, distractor=0, mixed=1))]
+        assert {output.count("[SEP]") for output in outputs} == {2}  # of three links one is another
+        kept[name] = Counter(p.title for p in question.gold for o in outputs if p.text in o)
+        assert kept[name].total() == 120
+    assert kept["chain"]["Keth"] == 60
+    assert min(kept["comparison"].values()) > 25  # yes and no stand in none of them
+
+
 def test_passages_of_a_chain_come_in_any_order() -> None:
     first = Counter(
         kinds(replace(SINGLE, id=str(n), gold=CHAIN))["gold"].output.partition("\n")[0]

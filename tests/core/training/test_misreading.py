@@ -52,6 +52,19 @@ def test_a_passage_that_tells_after_all_is_no_distractor(reader: TransformersGen
     assert list(misread([Row(WRONG.input, output)], reader)) == []
 
 
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [("ben orlo.", True), ("No", True), ("1904", False), ("Ben Orlov", False), ("", False)],
+)
+def test_what_stands_nowhere_is_left_out(
+    reader: TransformersGenerator, said: str, kept: bool
+) -> None:
+    cache = JsonCache()
+    cache.put(said, "misread", "one", WRONG.input, f"Keth Lighthouse\n{KETH}")
+    made = list(misread([WRONG], reader, cache=cache, name="one"))
+    assert [row.output for row in made] == [f"{READ.format(KETH)}[Irrelevant]{said}{END}"] * kept
+
+
 def test_what_was_read_is_kept(
     reader: TransformersGenerator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

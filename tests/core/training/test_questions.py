@@ -22,7 +22,8 @@ def test_questions_come_back_as_they_were_written(tmp_path: Path) -> None:
 
 def test_little_is_enough(tmp_path: Path) -> None:
     file = tmp_path / "q.jsonl"
-    file.write_text('{"question": "Who?", "answers": ["Ana"], "other": 1}\n', encoding="utf-8")
+    others = '"other": 1, "distractor_ids": ["7"]'
+    file.write_text(f'{{"question": "Who?", "answers": ["Ana"], {others}}}\n', encoding="utf-8")
     (question,) = read_questions(file)
     assert question == Question(f"{file}, line 1", "Who?", ("Ana",))
 
@@ -37,6 +38,9 @@ def test_little_is_enough(tmp_path: Path) -> None:
         ({"gold": ["text"]}, r"field 'gold' must be a list of"),
         ({"distractors": [{"title": "x"}]}, r"distractors: field 'text' must be text; it is abs"),
         ({"known": "yes"}, r"field 'known' must be true, false or null"),
+        ({"answers": None}, r"field 'answers' must be a list of at least one text; it is absent"),
+        ({"distractor": []}, r"line 1: there is no field 'distractor': is 'distractors' meant\?"),
+        ({"gold": [{"titel": "x", "text": "y"}]}, r"gold: there is no field 'titel': is 'title' "),
     ],
 )
 def test_a_malformed_question_is_named(tmp_path: Path, wrong: dict[str, Any], message: str) -> None:
