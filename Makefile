@@ -78,6 +78,7 @@ systems: setup  ## train what the bundled model is compared with, and measure al
 	$(BIN)/python benchmarks/systems.py measure reflection runs/dense-reflection/model
 	$(BIN)/python benchmarks/systems.py measure mixture runs/first/model
 	$(BIN)/python benchmarks/systems.py measure mean runs/mean
+	$(BIN)/python benchmarks/systems.py measure fourth runs/fourth/model
 	$(BIN)/python benchmarks/systems.py measure bundled bundled
 	$(BIN)/python benchmarks/systems.py table
 

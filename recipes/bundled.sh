@@ -1,6 +1,6 @@
 #!/bin/sh
-# Trains the bundled model anew: three runs, the mean of what they end with, and from there a fourth,
-# which ends in runs/fourth/model. Stopped, the same command goes on.
+# Trains the bundled model anew: three runs, the mean of what they end with, from there a fourth, and
+# the mean of its two ends, which is runs/bundled. Stopped, the same command goes on.
 #
 # OPENRAG_TEST_DATA=... sh recipes/bundled.sh
 set -eu
@@ -56,3 +56,5 @@ rows fourth chains --window 55 --whole 0.5 --gold 0.7 --mixed 0.16 --distractor 
 head -n 60 $data/second/single.jsonl > $data/fourth/known.jsonl
 rows fourth known --base bundled --min-no-retrieval 0.75 --reader runs/mean
 train fourth smollm2-135m-fourth runs/fourth
+
+average runs/bundled runs/mean runs/fourth/model

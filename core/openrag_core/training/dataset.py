@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from math import ceil
 from typing import Literal
 
@@ -182,13 +184,12 @@ def _labelled(
 
     labelled = label(questions, len(questions))
     stage = "asking for instructions"
-    drawn = 0
+    drawn = instructions(sys.maxsize, seed=seed)
     while missing := _missing(labelled, share):
         count = min(_DRAWN, max(_FEWEST, 3 * missing))  # a small base knows two in five
-        more = list(instructions(drawn + count, seed=seed))[drawn:]
+        more = list(islice(drawn, count))
         if not more:
             break
-        drawn += len(more)
         labelled += [question for question in label(more, 0) if question.known][:missing]
     return labelled
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from itertools import count
 
 from openrag_core.training.questions import Question
 
@@ -135,6 +134,9 @@ _VERBS = [
 ]
 
 
+_ENOUGH = 2_000  # draws without a new question, after which the tables are taken to be at their end
+
+
 def instructions(number: int, *, seed: int = 0) -> Iterator[Question]:
     """Draw questions, no two alike.
 
@@ -143,13 +145,14 @@ def instructions(number: int, *, seed: int = 0) -> Iterator[Question]:
         seed: Of the draw.
     """
     rng = random.Random(seed)
+    again = 0
     makers = (_sum, _difference, _product, _table, _fact, _write, _write, _write, _word)
     seen: set[str] = set()
-    for tried in count():
-        if len(seen) == number or tried > 50 * number:
-            return
+    while len(seen) < number and again < _ENOUGH:
         question, answer = rng.choice(makers)(rng)
+        again += 1
         if question not in seen:
+            again = 0
             seen.add(question)
             yield Question(f"instruction-{len(seen)}", question, (answer,))
 

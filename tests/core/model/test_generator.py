@@ -333,7 +333,7 @@ def test_the_bundled_model_was_trained(bundled: Loaded) -> None:
     (written,) = generator.write(["Who opened the Velora Bridge?"], [[[passage]]])[0]
     first, *_, support, utility, _ = (token.text for token in written.tokens)
     assert (first, support, utility) == ("[Relevant]", "[Fully supported]", "[Utility:5]")
-    assert written.text.strip(" .") == "Ana Tolvik"
+    assert written.text.strip() == "Ana Tolvik"
     who, sum_ = generator.request(["Who opened the Velora Bridge?", "What is 3 plus 4?"])
     assert who["[Retrieval]"] > who["[No Retrieval]"]
     assert sum_["[No Retrieval]"] > sum_["[Retrieval]"]

@@ -104,11 +104,13 @@ def test_a_dataset_counts_what_is_left(reader: TransformersGenerator) -> None:
         Question("1", WRONG.input, ("Ana Tolvik",), distractors=keth),
         Question("2", "Was the Keth Lighthouse opened before 1900?", ("yes",), distractors=keth),
     ]
+    cache = JsonCache()
+    cache.put("Yes.", "misread", "one", asked[1].question, f"Keth Lighthouse\n{KETH}")
     stages: set[tuple[str, int]] = set()
     made = build_dataset(
         asked,
         Mix(gold=0, mixed=0),
-        Helpers(reader=reader),
+        Helpers(reader=reader, reader_name="one", cache=cache),
         progress=lambda stage, _, total: stages.add((stage, total)),
     )
     assert [row.output for row in made.rows] == [f"{READ.format(KETH)}[Irrelevant]Ben Orlo{END}"]
