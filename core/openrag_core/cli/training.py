@@ -70,8 +70,7 @@ def build(
     mix = training.Mix(
         gold=gold, mixed=mixed, distractor=distractor, window=window, whole=whole, seed=seed
     )
-    read_too = () if mine is None else (mine,)
-    new_file("--output", output, "rows.jsonl", read=(*questions, *read_too))
+    new_file("--output", output, "rows.jsonl", read=filter(None, (*questions, mine)))
     read = [question for file in questions for question in training.read_questions(file)]
     helpers = _helpers(output, mine=mine, base=base, critic=critic, reader=reader)
     with goes_on("the same command goes on from what was asked before"), progress() as advance:
