@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from typing import Any
 from openrag_core import json_lines
 from openrag_core._extras import need
 from openrag_core.errors import TrainingDataError
-from openrag_core.reflection import TOKENS
+from openrag_core.reflection import END_PARAGRAPH, PARAGRAPH, TOKENS
 
 read_json_lines = partial(json_lines.read_json_lines, error=TrainingDataError)
 write_json_lines = partial(json_lines.write_json_lines, error=TrainingDataError)
@@ -27,6 +28,9 @@ text_field = partial(json_lines.text_field, error=TrainingDataError)
 check_names = partial(json_lines.check_names, error=TrainingDataError)
 
 _TOKEN = re.compile(f"({'|'.join(map(re.escape, TOKENS))})")
+_PARAGRAPH = re.compile(f"{PARAGRAPH}.*{END_PARAGRAPH}", re.DOTALL)
+_LOWER = {token.lower(): token for token in TOKENS}
+_BRACKETED = re.compile(r"\[[A-Za-z][^\[\]\n]{2,40}\]|</?[a-z]{3,12}>")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,17 +62,17 @@ def read_rows(source: str | Path) -> Iterator[Row]:
             "shayekh/openrag_train_data:moe", whose split "train" is read (extra: hub).
 
     Raises:
-        TrainingDataError: There is no such file or dataset, or a row is malformed; the message
-            names file, line and field.
+        TrainingDataError: There is no such file or dataset, or a row is malformed, or in a file
+            holds a slip of a reflection token; the message names file, line and field.
         MissingExtraError: A dataset is asked for without the extra.
     """
     path = Path(source)
-    if path.suffix in {".jsonl", ".gz"} or path.is_file():
-        lines: Iterable[tuple[str, Any]] = read_json_lines(path)
-    else:
-        lines = _read_dataset(str(source))
+    own = path.suffix in {".jsonl", ".gz"} or path.is_file()
+    lines: Iterable[tuple[str, Any]] = read_json_lines(path) if own else _read_dataset(str(source))
     for where, content in lines:
         if row := _row(where, content):
+            if own:  # a dataset on a hub is not the reader's to mend
+                _check_tokens(where, row.output)
             yield row
 
 
@@ -104,6 +108,18 @@ def _row(where: str, content: dict[str, Any]) -> Row | None:
         return None
     turn = f"{where}, conversation"
     return Row(text_field(turn, turns[0], "input"), text_field(turn, turns[0], "output"))
+
+
+def _check_tokens(where: str, output: str) -> None:
+    """Refuse what would be learned as words and was meant as a token."""
+    for bracketed in _BRACKETED.findall(_PARAGRAPH.sub(PARAGRAPH, output)):
+        if bracketed in TOKENS:
+            continue
+        for meant in get_close_matches(bracketed.lower(), _LOWER, n=1, cutoff=0.8):
+            raise TrainingDataError(
+                f"{where}, conversation: field 'output' holds {bracketed!r}, which is no "
+                f"reflection token: is {_LOWER[meant]!r} meant?"
+            )
 
 
 def _read_dataset(source: str) -> Iterator[tuple[str, dict[str, Any]]]:

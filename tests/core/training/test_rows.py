@@ -76,6 +76,32 @@ def test_a_malformed_row_is_named(tmp_path: Path, line: str, message: str) -> No
         list(read_rows(file))
 
 
+@pytest.mark.parametrize(
+    ("slip", "meant"),
+    [
+        ("[Relevent]", "[Relevant]"),
+        ("[relevant]", "[Relevant]"),
+        ("[Fully Supported]", "[Fully supported]"),
+        ("[Utility: 5]", "[Utility:"),
+        ("<paragaph>", "<paragraph>"),
+    ],
+)
+def test_a_slip_of_a_reflection_token_is_named(tmp_path: Path, slip: str, meant: str) -> None:
+    file = tmp_path / "rows.jsonl"
+    turn = TURN | {"output": f"[Retrieval]<paragraph>text</paragraph>{slip}Ana"}
+    file.write_text(f"{published()}\n{published(conversation=[turn])}\n", encoding="utf-8")
+    message = f"line 2, conversation: field 'output' holds '{slip}', which is no .* is '{meant}"
+    with pytest.raises(TrainingDataError, match=message.replace("[", r"\[")):
+        list(read_rows(file))
+
+
+def test_brackets_of_passages_and_answers_are_text(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    output = "[Retrieval]<paragraph>It is [relevant] <i>here</i>.</paragraph>[Relevant][sic] [1]"
+    file.write_text(published(conversation=[TURN | {"output": output}]) + "\n", encoding="utf-8")
+    assert [row.output for row in read_rows(file)] == [output]
+
+
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(TrainingDataError, match=r"none\.jsonl: cannot be read"):
         list(read_rows(tmp_path / "none.jsonl"))
