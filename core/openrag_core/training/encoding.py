@@ -7,7 +7,6 @@ their loss, as in the released training.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -18,13 +17,12 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 from openrag_core.errors import TrainingDataError
 from openrag_core.prompts import encode, encode_all, opening, token_id
 from openrag_core.reflection import END_PARAGRAPH, PARAGRAPH, TOKENS
-from openrag_core.training.rows import Row, split_tokens
+from openrag_core.training.rows import WHOLE_PARAGRAPH, Row, split_tokens
 
 IGNORED = -100
 """The label of what is not learned."""
 TooLong = Literal["cut", "drop"]
 _BATCH = 1024
-_PARAGRAPH = re.compile(f"{PARAGRAPH}(.*){END_PARAGRAPH}", re.DOTALL)  # to the last end
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +116,7 @@ def _encode_all(tokenizer: Tokenizer, rows: Iterable[Row]) -> Iterator[Encoded]:
 
 def _response(output: str, tokens: Mapping[str, int], space: str) -> list[str | int]:
     """Pieces of the output; what a passage says is text, even if it reads like a token."""
-    found = _PARAGRAPH.search(output)
+    found = WHOLE_PARAGRAPH.search(output)
     if found is None:
         return _with_tokens(output, tokens, space)
     return [

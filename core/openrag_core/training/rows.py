@@ -27,8 +27,9 @@ write_json_lines = partial(json_lines.write_json_lines, error=TrainingDataError)
 text_field = partial(json_lines.text_field, error=TrainingDataError)
 check_names = partial(json_lines.check_names, error=TrainingDataError)
 
+WHOLE_PARAGRAPH = re.compile(f"{PARAGRAPH}(.*){END_PARAGRAPH}", re.DOTALL)
+"""A passage in a response: to the last end, since its text may read like one."""
 _TOKEN = re.compile(f"({'|'.join(map(re.escape, TOKENS))})")
-_PARAGRAPH = re.compile(f"{PARAGRAPH}.*{END_PARAGRAPH}", re.DOTALL)
 _LOWER = {token.lower(): token for token in TOKENS}
 _BRACKETED = re.compile(r"\[[A-Za-z][^\[\]\n]{2,40}\]|</?[a-z]{3,12}>")
 
@@ -112,7 +113,7 @@ def _row(where: str, content: dict[str, Any]) -> Row | None:
 
 def _check_tokens(where: str, output: str) -> None:
     """Refuse what would be learned as words and was meant as a token."""
-    for bracketed in _BRACKETED.findall(_PARAGRAPH.sub(PARAGRAPH, output)):
+    for bracketed in _BRACKETED.findall(WHOLE_PARAGRAPH.sub(PARAGRAPH, output)):
         if bracketed in TOKENS:
             continue
         for meant in get_close_matches(bracketed.lower(), _LOWER, n=1, cutoff=0.8):
