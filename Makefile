@@ -56,7 +56,8 @@ bench: setup  ## measure; some need $OPENRAG_TEST_DATA (two hours)
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/drafts.py
 	$(BIN)/python benchmarks/relevance.py
-	$(BIN)/python benchmarks/ranking.py
+	$(BIN)/python benchmarks/ranking.py untrained
+	$(BIN)/python benchmarks/ranking.py trained
 	$(BIN)/python benchmarks/engine.py
 	$(BIN)/python benchmarks/ingestion.py
 	$(BIN)/python benchmarks/retrieval.py

@@ -32,7 +32,7 @@ from openrag_core.evaluation.metrics import exact_match, f1, normalised_match
 from openrag_core.model import TransformersGenerator, load
 from openrag_core.model.checkpoints.dense import dense_folder
 from openrag_core.records import Evidence, Passage, Written
-from openrag_core.reflection import RELEVANCE, SUPPORT, ScoreWeights
+from openrag_core.reflection import RELEVANCE, SUPPORT, TRAINED_WEIGHTS, ScoreWeights
 from openrag_core.scoring import rank
 from openrag_core.training import read_rows, without_reflection, write_rows
 
@@ -94,8 +94,9 @@ def _closed(generator: TransformersGenerator, task: str) -> Scores:
 def _retrieved(generator: TransformersGenerator, *, reflects: bool) -> Scores:
     """The five best passages of SQuAD dev; each gives an answer, and the best one counts.
 
-    A system without reflection has its first passage's answer taken, and in a second row the one
-    from all five together: whichever is better for it.
+    A system that reflects chooses by the released sum, and in a second row with the passage's rank
+    beside it, as the pipeline does by default. One without has its first passage's answer taken,
+    and in a second row the one from all five together: whichever is better for it.
     """
     data = rows("squad_v11_dev")[:QUESTIONS]
     found = _kept("squad_v11_dev", _find_in_squad)
@@ -106,9 +107,12 @@ def _retrieved(generator: TransformersGenerator, *, reflects: bool) -> Scores:
         ]
     }
     each = _written(generator, data, [[(passage,) for passage in own] for own in found])
-    weights = ScoreWeights() if reflects else ScoreWeights(seq=0.0)
-    best = [rank(own, weights, reflection_trained=reflects)[0].text for own in each]
-    scores |= _scored("squad_v11_dev retrieved", data, best)
+    chosen = {"": ScoreWeights(seq=0.0)}
+    if reflects:
+        chosen = {"": ScoreWeights(), ", with rank": TRAINED_WEIGHTS}
+    for name, weights in chosen.items():
+        best = [rank(own, weights, reflection_trained=reflects)[0].text for own in each]
+        scores |= _scored(f"squad_v11_dev retrieved{name}", data, best)
     if not reflects:
         joint = _written(generator, data, [[tuple(own)] for own in found])
         texts = [own[0].text for own in joint]

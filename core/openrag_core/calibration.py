@@ -132,6 +132,27 @@ class CalibratedGate:
                 "a better model"
             )
 
+    def check_fit(self, top_k: int, weights: Mapping[str, float]) -> None:
+        """Refuse a pipeline that the gate was not fitted to.
+
+        Args:
+            top_k: Passages that it reads.
+            weights: Of its candidates' scores, by name.
+
+        Raises:
+            ConfigError: They are others than those of the fit.
+        """
+        if top_k != (fitted := max(self.reading)):
+            raise ConfigError(
+                f"the gate was fitted for {fitted} passages, and top_k={top_k}: set it to that, or "
+                "fit the gate again"
+            )
+        if (known := self.fitted_on.get("weights")) and known != weights:
+            raise ConfigError(
+                f"the gate was fitted to scores of the weights {known}, and these are {weights}: "
+                "set them to those, or fit the gate again"
+            )
+
     @cached_property
     def gate(self) -> Gate:
         """The plain gate that this comes to."""

@@ -36,6 +36,7 @@ _PARTS = {
     "rank": "score of the reranker, or of the retriever where there is none",
     "sup": "support of the answer by the passage, by the model itself",
     "use": "usefulness of the answer, by the model itself",
+    "reciprocal_rank": "reciprocal rank of the passage, as retriever and reranker order them",
 }
 
 _CSS = """
@@ -70,7 +71,7 @@ background:#8883}
 .openrag-written{flex:1 1 18em;min-width:0}
 .openrag-first{display:flex;gap:1em;justify-content:space-between;align-items:baseline}
 .openrag-first>:last-child{white-space:nowrap}
-.openrag-scores{flex:0 1 24em;display:grid;gap:.1em 1em;
+.openrag-scores{flex:0 1 32em;display:grid;gap:.1em .8em;
 grid-template-columns:repeat(auto-fit,minmax(5em,1fr))}
 .openrag-text{white-space:pre-wrap;margin:.3em 0 .5em;padding-left:.8em;
 border-left:2px solid #8885}
@@ -323,9 +324,10 @@ def _candidates(candidates: Sequence[Mapping[str, Any]]) -> Html:
 def _candidate(candidate: Mapping[str, Any], scales: Mapping[str, tuple[float, float]]) -> Html:
     bars: list[str] = []
     for name, meaning in _PARTS.items():
-        if (value := candidate["score"][name]) is not None:
+        if (value := candidate["score"].get(name)) is not None:  # older results have fewer
             low, high = scales.get(name, (0.0, 1.0))
-            bars.extend((" ", bar(name, value, low=low, high=high, meaning=meaning)))
+            label = "1/rank" if name == "reciprocal_rank" else name  # as narrow as the others
+            bars.extend((" ", bar(label, value, low=low, high=high, meaning=meaning)))
     total = tag("strong", f"{candidate['total']:z.3f}")
     first = tag(
         "div",

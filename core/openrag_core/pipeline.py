@@ -6,7 +6,7 @@ Source: Islam et al., Open-RAG (arXiv:2410.01782), section 2.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from math import inf
 from typing import Any, get_args
 
@@ -28,7 +28,7 @@ from openrag_core.records import (
     Passage,
     check_hops,
 )
-from openrag_core.reflection import ScoreWeights
+from openrag_core.reflection import TRAINED_WEIGHTS, UNTRAINED_WEIGHTS, ScoreWeights
 from openrag_core.stages import Stages
 from openrag_core.steps import Start, Steps, Tell
 from openrag_core.verdict import Minima, conclude
@@ -70,8 +70,9 @@ class OpenRAG:
     fetch_k: int = 20
     """Passages that a reranker chooses from; >= top_k. Without one, `top_k` are fetched."""
     weights: ScoreWeights | None = None
-    """Of the parts of a candidate's score. By default those of the released code; while the
-    model's reflection tokens are untrained, the rank of the passage alone counts."""
+    """Of the parts of a candidate's score. By default those of the released code, and half for
+    the passage's reciprocal rank (`ScoreWeights()` leaves that out); while the model's reflection
+    tokens are untrained, what ranked the passage counts and nothing else."""
     min_relevance: float | None = None
     """A candidate of lower relevance is not believed. By default 0.5 for the model's own
     judgement, in its absence the reranker's minimum, and none for a bare retriever, whose scores
@@ -135,11 +136,7 @@ class OpenRAG:
                 "a calibrated gate knows answers from single passages: leave evidence and hops as "
                 f"they are; got evidence={self.evidence!r}, hops={self.hops!r}"
             )
-        if self.top_k != max(self.gate.reading):
-            raise ConfigError(
-                f"the gate was fitted for {max(self.gate.reading)} passages, and "
-                f"top_k={self.top_k}: set it to that, or fit the gate again"
-            )
+        self.gate.check_fit(self.top_k, asdict(self.score_weights))
 
     def answer(self, question: Question) -> Answer:
         """Answer one question; see `answer_many`."""
@@ -268,6 +265,12 @@ class OpenRAG:
     ) -> AsyncGenerator[Event]:
         """As `stream_many`; the event loop goes on."""
         return steps.atold(self._answer(questions, live=live))
+
+    @property
+    def score_weights(self) -> ScoreWeights:
+        """Those that are used, where `weights` leaves it open."""
+        trained = self.generator.reflection_trained
+        return self.weights or (TRAINED_WEIGHTS if trained else UNTRAINED_WEIGHTS)
 
     @property
     def minima(self) -> Minima:

@@ -77,9 +77,13 @@ class ScoreWeights:
     use: float = 0.5
     seq: float = 1.0
     """Of the sequence probability; 0 leaves it out."""
+    reciprocal_rank: float = 0.0
+    """Of the order in which retriever and reranker gave the passages."""
 
 
-TRAINED_WEIGHTS = ScoreWeights()
+TRAINED_WEIGHTS = ScoreWeights(reciprocal_rank=0.5)
+"""Those of the released code, and a word of those who compared the passages: the model judges each
+by itself (measured in docs/results.md)."""
 UNTRAINED_WEIGHTS = ScoreWeights(seq=0.0)
 """While reflection tokens are untrained, passages alone rank: a small model is as sure of what it
 makes up as of what it reads (measured in docs/log.md)."""
@@ -103,6 +107,9 @@ class PassageScore:
     """Is the answer useful? In [-1, 1]."""
     rank: float | None = None
     """Score of the reranker, or of the retriever where there is none."""
+    reciprocal_rank: float | None = None
+    """1 / place of the passage among those that were read, as retriever and reranker order them;
+    in (0, 1]."""
 
     @property
     def relevance(self) -> float:
@@ -116,5 +123,6 @@ class PassageScore:
             (weights.rel, self.relevance),
             (weights.sup, self.sup),
             (weights.use, self.use),
+            (weights.reciprocal_rank, self.reciprocal_rank),
         )
         return sum(weight * value for weight, value in parts if value is not None)

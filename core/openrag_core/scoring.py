@@ -17,7 +17,7 @@ from openrag_core.reflection import RELEVANCE, SUPPORT, UTILITY, Aspect, Passage
 PARTLY = "[Partially supported]"
 
 
-def score(written: Written, *, reflection_trained: bool) -> PassageScore:
+def score(written: Written, *, reflection_trained: bool, place: int = 1) -> PassageScore:
     """Score one written answer.
 
     Args:
@@ -25,28 +25,41 @@ def score(written: Written, *, reflection_trained: bool) -> PassageScore:
             trained.
         reflection_trained: Whether the model's critique means anything. If not, the score of the
             stage that ranked the passage stands in its place.
+        place: Of what it was written from, in the order of retriever and reranker; >= 1.
 
     Raises:
         ReflectionError: A critique is asked for and has no usable probability.
     """
     seq = exp(fmean(token.logprob for token in written.tokens)) if written.tokens else 0.0
     if not reflection_trained or not written.tokens:
-        return PassageScore(seq, rank=written.rank_score)
+        return PassageScore(seq, rank=written.rank_score, reciprocal_rank=1 / place)
     return PassageScore(
         seq,
         rel=RELEVANCE.mean_worth(written.tokens[0].reflections),
         sup=_at_first_reply(SUPPORT, written),
         use=_at_first_reply(UTILITY, written),
+        reciprocal_rank=1 / place,
     )
 
 
 def rank(
-    answers: Iterable[Written], weights: ScoreWeights, *, reflection_trained: bool
+    answers: Iterable[Written],
+    weights: ScoreWeights,
+    *,
+    reflection_trained: bool,
+    first_place: int = 1,
 ) -> tuple[Candidate, ...]:
-    """Score the answers and put the best first; ties keep their order, empty answers come last."""
+    """Score the answers and put the best first; ties keep their order, empty answers come last.
+
+    Args:
+        answers: In the order in which retriever and reranker gave what they were written from.
+        weights: Of the parts of a score.
+        reflection_trained: See `score`.
+        first_place: Of the first answer, where those before it were ranked already; >= 1.
+    """
     candidates = []
-    for written in answers:
-        parts = score(written, reflection_trained=reflection_trained)
+    for place, written in enumerate(answers, start=first_place):
+        parts = score(written, reflection_trained=reflection_trained, place=place)
         candidates.append(Candidate(written, parts, parts.total(weights)))
     return best_first(candidates)
 

@@ -23,7 +23,6 @@ from openrag_core.events import (
 )
 from openrag_core.ports import Piece, StreamingGenerator, TextStream
 from openrag_core.records import Candidate, Decision, Draft, Evidence, Passage, Written
-from openrag_core.reflection import TRAINED_WEIGHTS, UNTRAINED_WEIGHTS
 from openrag_core.scoring import best_first, partly_supported, rank, score
 from openrag_core.steps import Call, Steps, Tell
 from openrag_core.verdict import Minima
@@ -160,7 +159,8 @@ class Stages:
         candidates: dict[int, tuple[Candidate, ...]] = dict.fromkeys(rows, ())
         more, before = list(rows), 0
         for amount in gate.amounts:
-            added = yield from self.write(more, [evidence[row][before:amount] for row in more])
+            unread = [evidence[row][before:amount] for row in more]
+            added = yield from self.write(more, unread, first_place=before + 1)
             for row, own in zip(more, added, strict=True):
                 candidates[row] = best_first((*candidates[row], *own))
                 self.amounts[row] = amount
@@ -171,18 +171,24 @@ class Stages:
             before = amount
         return [candidates[row] for row in rows]
 
-    def write(self, rows: Sequence[int], chains: Chains) -> Steps[list[tuple[Candidate, ...]]]:
-        """Write from the evidence of each question, and put the best answer first."""
+    def write(
+        self, rows: Sequence[int], chains: Chains, first_place: int = 1
+    ) -> Steps[list[tuple[Candidate, ...]]]:
+        """Write from the evidence of each question, and put the best answer first.
+
+        The evidence is what was ranked, from `first_place` on.
+        """
         if not rows:
             return []
         generator = self.rag.generator
         evidence = [self._evidence(own) for own in chains]
         if self.live and isinstance(generator, StreamingGenerator):
-            return [(yield from self._write_live(generator, rows[0], evidence[0]))]
+            live = self._write_live(generator, rows[0], evidence[0], first_place)
+            return [(yield from live)]
         written: list[list[Written]] = yield from self._call(
             "write", rows, generator, "write", self._asked(rows), evidence
         )
-        ranked = [self._rank(own) for own in written]
+        ranked = [self._rank(own, first_place) for own in written]
         for row, own in zip(rows, ranked, strict=True):
             for candidate in own:
                 yield Tell(CandidateEvent(row, candidate))
@@ -241,7 +247,11 @@ class Stages:
         return drafts
 
     def _write_live(
-        self, generator: StreamingGenerator, row: int, evidence: Sequence[Evidence]
+        self,
+        generator: StreamingGenerator,
+        row: int,
+        evidence: Sequence[Evidence],
+        first_place: int,
     ) -> Steps[tuple[Candidate, ...]]:
         """As `write`, of one question; the text is shown if there is one and it is believed."""
         believed: bool | None = None if len(evidence) == 1 and not self._may_read_more else False
@@ -258,12 +268,13 @@ class Stages:
                     yield Tell(TokenEvent(row, piece.text))
                 if piece.result is not None:
                     done[piece.place] = piece.result
-                    yield Tell(CandidateEvent(row, self._rank([piece.result])[0]))
+                    (candidate,) = self._rank([piece.result], first_place + piece.place)
+                    yield Tell(CandidateEvent(row, candidate))
         finally:
             stream.cancel()
         written = [done[place] for place in range(len(evidence))]
         yield from self._end("write", [row], started, [written])
-        return self._rank(written)
+        return self._rank(written, first_place)
 
     @property
     def _may_read_more(self) -> bool:
@@ -277,10 +288,14 @@ class Stages:
         relevance = score(begun, reflection_trained=trained).relevance
         return relevance >= self.rag.minima.relevance
 
-    def _rank(self, written: Sequence[Written]) -> tuple[Candidate, ...]:
+    def _rank(self, written: Sequence[Written], first_place: int) -> tuple[Candidate, ...]:
         trained = self.rag.generator.reflection_trained
-        weights = self.rag.weights or (TRAINED_WEIGHTS if trained else UNTRAINED_WEIGHTS)
-        return rank(written, weights, reflection_trained=trained)
+        return rank(
+            written,
+            self.rag.score_weights,
+            reflection_trained=trained,
+            first_place=first_place,
+        )
 
     def _extend(self, rows: Sequence[int], chains: Chains, top_k: int) -> Steps[Chains]:
         arguments = (self._asked(rows), chains, top_k)

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis.strategies import floats
 
-from openrag_core import ConfigError, Decision, Draft, OpenRAG, Passage
+from openrag_core import ConfigError, Decision, Draft, OpenRAG, Passage, ScoreWeights
 from openrag_core.calibration import FILE, CalibratedGate, Calibration, read_gate
+from openrag_core.reflection import TRAINED_WEIGHTS
 from openrag_core.weights import BUNDLED_ADAPTER
 from tests.fakes import FakeGenerator, FakeRetriever, reflected, tokens
 
@@ -108,6 +109,7 @@ def rag(gate_: CalibratedGate, **settings: Any) -> OpenRAG:
     }
     drafts = {"known": Draft("memory", tokens(0.7)), "unknown": Draft("guess", tokens(0.3))}
     generator = FakeGenerator(drafts=drafts, answers=answers, reflection_trained=True)
+    settings.setdefault("weights", ScoreWeights())
     return OpenRAG(generator, FakeRetriever(PASSAGES[:3]), gate=gate_, top_k=3, **settings)
 
 
@@ -136,6 +138,20 @@ def test_more_is_read_where_it_is_not() -> None:
     assert probability == pytest.approx(0.9, abs=0.01)
     writes = [call for call in pipeline.generator.calls if call[0] == "write"]  # type: ignore[attr-defined]
     assert len(writes) == 2
+
+
+def test_passages_that_are_read_later_keep_their_places() -> None:
+    answer = rag(gate(min_accuracy=0.8)).answer("unknown")
+    places = {one.evidence[0].id: one.score.reciprocal_rank for one in answer.candidates}
+    assert places == pytest.approx({"p0": 1.0, "p1": 1 / 2, "p2": 1 / 3})
+
+
+def test_other_weights_than_those_of_the_fit_are_refused() -> None:
+    weights = ScoreWeights(reciprocal_rank=0.25)
+    fitted = replace(gate(min_accuracy=0.7), fitted_on={"weights": asdict(weights)})
+    assert rag(fitted, weights=weights).answer("unknown").text == "zero"
+    with pytest.raises(ConfigError, match="fitted to scores of the weights"):
+        rag(fitted)
 
 
 def test_it_abstains_where_nothing_is_enough() -> None:
@@ -201,7 +217,8 @@ def test_the_bundled_model_has_a_gate() -> None:
     fitted = read_gate(BUNDLED_ADAPTER / FILE, min_accuracy=0.7)
     assert fitted.amounts == (1, 5)
     assert fitted.fitted_on["questions"] == 300
-    assert fitted.memory(0.9) < 0.7 < fitted.reading[5](3.45)  # it reads, and may then be sure
+    assert fitted.fitted_on["weights"] == asdict(TRAINED_WEIGHTS)
+    assert fitted.memory(0.9) < 0.7 < fitted.reading[5](3.95)  # it reads, and may then be sure
     assert read_gate(BUNDLED_ADAPTER / FILE, max_retrieval_rate=0.5).mode == "f_minp"
     with pytest.raises(ConfigError, match="out of reach"):
         read_gate(BUNDLED_ADAPTER / FILE, min_accuracy=1.0)

@@ -341,6 +341,7 @@ def test_an_answer_can_be_written_as_json() -> None:
         "sup": None,
         "use": None,
         "rank": 0.9,
+        "reciprocal_rank": 1.0,
     }
     assert record["sources"][0]["title"] == "Bridge"
     assert record["gate"] == {

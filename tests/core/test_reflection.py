@@ -64,6 +64,12 @@ def test_the_total_is_the_weighted_sum() -> None:
     assert score.total(ScoreWeights(rel=2, sup=0, use=1, seq=0)) == pytest.approx(1.6 - 0.4)
 
 
+def test_the_released_sum_does_not_know_the_order_of_the_passages() -> None:
+    score = PassageScore(seq=0.6, rel=0.8, reciprocal_rank=0.5)
+    assert score.total(ScoreWeights()) == pytest.approx(0.6 + 0.8)
+    assert score.total(ScoreWeights(reciprocal_rank=0.4)) == pytest.approx(0.6 + 0.8 + 0.2)
+
+
 def test_rank_stands_in_place_of_rel() -> None:
     score = PassageScore(seq=0.6, rank=0.7)
     assert score.relevance == 0.7

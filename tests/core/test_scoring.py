@@ -59,6 +59,19 @@ def test_the_best_total_comes_first_and_ties_keep_their_order() -> None:
     assert ranked[0].total == pytest.approx(0.9 + 0.7)
 
 
+def test_the_order_of_the_passages_counts_as_much_as_it_is_given() -> None:
+    answers = [written(0.5, text="a"), written(0.9, text="b"), written(0.6, text="c")]
+    ranked = rank(answers, ScoreWeights(rel=0, reciprocal_rank=1), reflection_trained=False)
+    assert [candidate.text for candidate in ranked] == ["a", "b", "c"]
+    assert [candidate.total for candidate in ranked] == pytest.approx([1.5, 1.4, 0.6 + 1 / 3])
+
+
+def test_answers_that_come_later_keep_their_places() -> None:
+    weights = ScoreWeights(seq=0, rel=0, reciprocal_rank=1)
+    more = rank([written(0.5), written(0.5)], weights, reflection_trained=False, first_place=3)
+    assert [candidate.total for candidate in more] == pytest.approx([1 / 3, 1 / 4])
+
+
 def test_an_empty_answer_comes_last_whatever_its_score() -> None:
     ranked = rank(
         [written(1.0, text=" \n"), written(0.1, text="a")],

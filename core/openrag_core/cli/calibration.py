@@ -57,6 +57,7 @@ def calibrate(
         "tasks": sorted({config["task"] for config, _ in runs}),
         "data": sorted({config["data"]["file"] for config, _ in runs}),
         "model": runs[0][0]["settings"].get("model"),
+        "weights": runs[0][0]["pipeline"]["weights"],
         "method": method,
     }
     fitted = fit_gate(records, signal=chosen, method=method, about=about)

@@ -86,7 +86,8 @@ def _candidates(candidates: Sequence[Candidate]) -> Table:
     title = "one answer from all passages" if joint else f"one answer per {what}, best first"
     table = Table(title=title, title_justify="left", expand=True)
     for name in ("total", *given):
-        table.add_column(name, justify="right", no_wrap=True)
+        header = "1/rank" if name == "reciprocal_rank" else name  # as narrow as the others
+        table.add_column(header, justify="right", no_wrap=True)
     table.add_column("answer", ratio=3)
     table.add_column("passage", ratio=2, overflow="fold")
     for candidate, score in zip(candidates, scores, strict=True):

@@ -25,7 +25,6 @@ from openrag_core.gate import Gate, f_meanp, f_minp, f_ret
 from openrag_core.pipeline import OpenRAG
 from openrag_core.ports import Generator, Settled
 from openrag_core.records import Answer, Draft, Evidence, Passage, Written
-from openrag_core.reflection import TRAINED_WEIGHTS, UNTRAINED_WEIGHTS
 
 Source = Literal["given", "index", "none"]
 _VERSIONS = ("torch", "transformers", "qdrant-edge-py", "sentence-transformers", "rouge-score")
@@ -110,17 +109,16 @@ def source_of(name: str, data: Path, wanted: Source | None) -> Source:
 
 def describe(rag: OpenRAG) -> dict[str, Any]:
     """What of a pipeline determines its answers, as far as it can be told from outside."""
-    trained = rag.generator.reflection_trained
     return {
         "generator": type(rag.generator).__name__,
-        "reflection_trained": trained,
+        "reflection_trained": rag.generator.reflection_trained,
         "retriever": type(rag.retriever).__name__,
         "reranker": type(rag.reranker).__name__ if rag.reranker else None,
         "evidence": rag.evidence,
         "hops": rag.hops,
         "top_k": rag.top_k,
         "fetch_k": rag.fetch_k,
-        "weights": asdict(rag.weights or (TRAINED_WEIGHTS if trained else UNTRAINED_WEIGHTS)),
+        "weights": asdict(rag.score_weights),
         "min_relevance": str(rag.minima.relevance),
         "min_support": str(rag.minima.support),
     }

@@ -124,7 +124,7 @@ CONFIG = {
     "task": "nq",
     "data": {"file": "nq.jsonl", "sha256": "0"},
     "passages": "index",
-    "pipeline": {"top_k": 2},
+    "pipeline": {"top_k": 2, "weights": {"rel": 1.0}},
     "settings": {"model": "bundled"},
     "versions": {},
 }
@@ -267,7 +267,8 @@ def test_the_commands_write_what_they_say(openrag: Run, tmp_path: Path) -> None:
     assert done.code == 0, done.err
     assert "min_accuracy 0.7" in done.out
     made = tmp_path / "made"
-    assert read_gate(made / "gate.json", min_accuracy=0.5).fitted_on["model"] == "bundled"
+    fitted = read_gate(made / "gate.json", min_accuracy=0.5).fitted_on
+    assert (fitted["model"], fitted["weights"]) == ("bundled", {"rel": 1.0})
     assert (made / "gate.png").read_bytes().startswith(b"\x89PNG")
     assert openrag("report", str(results), "--out", "report.html").code == 0
     assert (tmp_path / "report.html").stat().st_size > 10_000
