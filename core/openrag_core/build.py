@@ -82,6 +82,7 @@ def build(
         hops=settings.hops,
         top_k=settings.top_k,
         fetch_k=max(settings.fetch_k, settings.top_k),
+        weights=settings.weights,
         min_relevance=settings.min_relevance,
         min_support=settings.min_support,
         condenser=condenser,

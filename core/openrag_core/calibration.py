@@ -19,7 +19,8 @@ from typing import Any, get_args
 
 from openrag_core.errors import ConfigError
 from openrag_core.gate import Gate, f_meanp, f_minp
-from openrag_core.records import Decision, Draft, GateMode, Signal
+from openrag_core.records import Candidate, Decision, Draft, GateMode, Signal
+from openrag_core.reflection import ScoreWeights
 
 FILE = "gate.json"
 """What a fitted gate is called in the folder of its checkpoint."""
@@ -99,12 +100,13 @@ class CalibratedGate:
     memory: Calibration
     """Confidence of a draft -> probability that it is right."""
     reading: Mapping[int, Calibration]
-    """By the number of passages read, `Candidate.total` of the best answer -> probability that it
-    is right."""
+    """By the number of passages read, `worth` of the best answer -> probability of being right."""
     quantiles: tuple[float, ...]
     """Of the drafts' confidence: 0 %, ..., 100 %, evenly spaced; at least 2."""
     fitted_on: Mapping[str, Any] = field(default_factory=dict)
     """Questions, model and errors of the fit, for the reader."""
+    weights: ScoreWeights = field(default_factory=ScoreWeights)
+    """Of the scores that it was fitted to."""
     min_accuracy: float | None = None
     """Least probability of being right, in [0, 1]."""
     max_retrieval_rate: float | None = None
@@ -132,12 +134,12 @@ class CalibratedGate:
                 "a better model"
             )
 
-    def check_fit(self, top_k: int, weights: Mapping[str, float]) -> None:
+    def check_fit(self, top_k: int, weights: ScoreWeights) -> None:
         """Refuse a pipeline that the gate was not fitted to.
 
         Args:
             top_k: Passages that it reads.
-            weights: Of its candidates' scores, by name.
+            weights: Of its candidates' scores.
 
         Raises:
             ConfigError: They are others than those of the fit.
@@ -147,10 +149,10 @@ class CalibratedGate:
                 f"the gate was fitted for {fitted} passages, and top_k={top_k}: set it to that, or "
                 "fit the gate again"
             )
-        if (known := self.fitted_on.get("weights")) and known != weights:
+        if weights != self.weights:
             raise ConfigError(
-                f"the gate was fitted to scores of the weights {known}, and these are {weights}: "
-                "set them to those, or fit the gate again"
+                f"the gate was fitted to scores of {self.weights}, and these are of {weights}: set "
+                "`weights` to those, or fit the gate again"
             )
 
     @cached_property
@@ -175,11 +177,23 @@ class CalibratedGate:
         numbers = sorted(self.reading)
         return tuple(numbers if self.min_accuracy is not None else numbers[-1:])
 
-    def least_total(self, amount: int) -> float:
-        """What `Candidate.total` must reach after so many passages; -inf for any."""
+    def worth(self, candidate: Candidate) -> float:
+        """The total without the passage's rank.
+
+        That chooses among answers; how sure the best one is, is a matter of what it says.
+        """
+        rank = candidate.score.reciprocal_rank or 0.0
+        return candidate.total - self.weights.reciprocal_rank * rank
+
+    def least_worth(self, amount: int) -> float:
+        """What `worth` must reach after so many passages; -inf for any."""
         if self.min_accuracy is None:
             return -inf
         return self.reading[amount].least(self.min_accuracy)
+
+    def believes(self, amount: int, candidate: Candidate) -> bool:
+        """Whether an answer reaches the target after so many passages."""
+        return self.worth(candidate) >= self.least_worth(amount)
 
     def settled(self, logprobs: Sequence[float], max_tokens: int) -> bool:
         """Whether an unfinished draft is sure to be followed by retrieval; see `Gate.settled`."""
@@ -240,6 +254,7 @@ def read_gate(
             "memory": Calibration(**stored["memory"]),
             "quantiles": tuple(map(float, stored["quantiles"])),
             "fitted_on": stored["fitted_on"],
+            "weights": ScoreWeights(**stored.get("weights", {})),
         }
     except FileNotFoundError as error:
         raise ConfigError(

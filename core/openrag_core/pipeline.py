@@ -6,7 +6,8 @@ Source: Islam et al., Open-RAG (arXiv:2410.01782), section 2.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from math import inf
 from typing import Any, get_args
 
@@ -136,7 +137,7 @@ class OpenRAG:
                 "a calibrated gate knows answers from single passages: leave evidence and hops as "
                 f"they are; got evidence={self.evidence!r}, hops={self.hops!r}"
             )
-        self.gate.check_fit(self.top_k, asdict(self.score_weights))
+        self.gate.check_fit(self.top_k, self.score_weights)
 
     def answer(self, question: Question) -> Answer:
         """Answer one question; see `answer_many`."""
@@ -166,7 +167,7 @@ class OpenRAG:
         Args:
             question: Not blank.
             passages: The reranker scores them anew, all of them, for scores of other retrievers
-                have no scale.
+                have no scale. Without one, best first: their order counts.
             decision: Why they were looked for, where the gate had been asked: see `decide`.
         """
         return steps.run(self._answer_from(question, passages, decision))
@@ -286,6 +287,12 @@ class OpenRAG:
             support if self.min_support is None else self.min_support,
         )
 
+    def minima_after(self, amount: int | None) -> Minima:
+        """The same, and a fitted gate's target after so many passages."""
+        if amount is None or not isinstance(self.gate, CalibratedGate):
+            return self.minima
+        return replace(self.minima, believed=partial(self.gate.believes, amount))
+
     @property
     def _speculates(self) -> bool:
         if self.gate.mode in {"always", "never"}:
@@ -372,15 +379,13 @@ class OpenRAG:
         seconds: Mapping[str, float],
         amount: int | None = None,
     ) -> Answer:
-        minima, gate = self.minima, self.gate
-        if amount is not None and isinstance(gate, CalibratedGate):
-            minima = replace(minima, total=gate.least_total(amount))
+        gate = self.gate
         answer = conclude(
             question=question,
             decision=decision,
             draft=draft,
             candidates=candidates,
-            minima=minima,
+            minima=self.minima_after(amount),
             seconds=dict(seconds),
         )
         if answer.abstained:
@@ -392,4 +397,4 @@ class OpenRAG:
             return replace(answer, probability=probability)
         if amount is None or not isinstance(gate, CalibratedGate):
             return answer
-        return replace(answer, probability=gate.reading[amount](answer.candidates[0].total))
+        return replace(answer, probability=gate.reading[amount](gate.worth(answer.candidates[0])))

@@ -78,12 +78,12 @@ class ScoreWeights:
     seq: float = 1.0
     """Of the sequence probability; 0 leaves it out."""
     reciprocal_rank: float = 0.0
-    """Of the order in which retriever and reranker gave the passages."""
+    """Of 1 / place in the order of retriever and reranker; the released code has no such part."""
 
 
 TRAINED_WEIGHTS = ScoreWeights(reciprocal_rank=0.5)
-"""Those of the released code, and a word of those who compared the passages: the model judges each
-by itself (measured in docs/results.md)."""
+"""Those of the released code, and half of 1 / place, so that the order in which passages were found
+counts too (measured in docs/results.md)."""
 UNTRAINED_WEIGHTS = ScoreWeights(seq=0.0)
 """While reflection tokens are untrained, passages alone rank: a small model is as sure of what it
 makes up as of what it reads (measured in docs/log.md)."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, get_args
 from openrag_core.errors import ConfigError
 from openrag_core.gate import Gate
 from openrag_core.records import EvidenceMode, GateMode, Hops, check_hops
+from openrag_core.reflection import ScoreWeights
 from openrag_core.search import SearchOptions
 from openrag_core.weights import BUNDLED
 
@@ -103,6 +104,8 @@ class Settings:
     """The fitted gate that these two need; by default gate.json in the checkpoint's folder."""
     speculative: bool | None = None
     """Whether to retrieve while the gate decides; by default for indexes in this process."""
+    weights: ScoreWeights | None = None
+    """Of the parts of a candidate's score; see `OpenRAG.weights`."""
     evidence: EvidenceMode = "each"
     """"each": one answer per passage; "joint": one answer from all of them together."""
     hops: Hops = 1

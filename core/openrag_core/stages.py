@@ -25,7 +25,6 @@ from openrag_core.ports import Piece, StreamingGenerator, TextStream
 from openrag_core.records import Candidate, Decision, Draft, Evidence, Passage, Written
 from openrag_core.scoring import best_first, partly_supported, rank, score
 from openrag_core.steps import Call, Steps, Tell
-from openrag_core.verdict import Minima
 
 if TYPE_CHECKING:
     from openrag_core.pipeline import OpenRAG
@@ -164,10 +163,8 @@ class Stages:
             for row, own in zip(more, added, strict=True):
                 candidates[row] = best_first((*candidates[row], *own))
                 self.amounts[row] = amount
-            least = Minima(
-                self.rag.minima.relevance, self.rag.minima.support, gate.least_total(amount)
-            )
-            more = [row for row in more if not any(map(least.reached, candidates[row]))]
+            minima = self.rag.minima_after(amount)
+            more = [row for row in more if not any(map(minima.reached, candidates[row]))]
             before = amount
         return [candidates[row] for row in rows]
 
@@ -176,7 +173,7 @@ class Stages:
     ) -> Steps[list[tuple[Candidate, ...]]]:
         """Write from the evidence of each question, and put the best answer first.
 
-        The evidence is what was ranked, from `first_place` on.
+        The first of the evidence has the place `first_place` in the ranking.
         """
         if not rows:
             return []

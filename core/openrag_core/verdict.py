@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 from pathlib import PurePath
@@ -21,15 +21,15 @@ class Minima:
     relevance: float
     """-inf where there is none: then anything is believed and nothing is called grounded."""
     support: float
-    total: float = -inf
-    """Of the score that candidates are ranked by."""
+    believed: Callable[[Candidate], bool] = lambda _: True
+    """What else a candidate must pass: a fitted gate's target."""
 
     def reached(self, candidate: Candidate) -> bool:
         """Whether the candidate says something and rests on its passage."""
         score = candidate.score
         supported = score.sup is None or score.sup >= self.support
-        enough = score.relevance >= self.relevance and candidate.total >= self.total
-        return bool(candidate.text) and enough and supported
+        relevant = score.relevance >= self.relevance
+        return bool(candidate.text) and relevant and supported and self.believed(candidate)
 
 
 def conclude(

@@ -1,6 +1,7 @@
 """core/openrag_core/build.py: settings -> parts."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from openrag_core import (
     Message,
     MissingExtraError,
     Passage,
+    ScoreWeights,
     SearchOptions,
 )
 from openrag_core.build import Settings, build, open_index
@@ -236,7 +238,10 @@ def test_a_target_takes_the_gate_that_was_fitted(tmp_path: Path) -> None:
     file = tmp_path / "fitted.json"
     file.write_text(json.dumps(fitted), encoding="utf-8")
     given: Any = {"retriever": FakeRetriever([]), "generator": FakeGenerator()}
-    rag = build(Settings(min_accuracy=0.4, calibration=file, reranker="none"), **given)
+    settings = Settings(min_accuracy=0.4, calibration=file, reranker="none")
+    with pytest.raises(ConfigError, match="fit the gate again"):
+        build(settings, **given)
+    rag = build(replace(settings, weights=ScoreWeights()), **given)
     assert isinstance(rag.gate, CalibratedGate)
     assert rag.gate.gate.threshold == pytest.approx(0.5)
     with pytest.raises(ConfigError, match="out of reach"):

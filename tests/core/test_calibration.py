@@ -73,8 +73,8 @@ def test_a_target_becomes_a_threshold() -> None:
     accurate = gate(min_accuracy=0.5)
     assert accurate.mode == "f_minp"
     assert accurate.gate.threshold == pytest.approx(0.6)
-    assert (accurate.amounts, accurate.least_total(1)) == ((1, 3), -inf)
-    assert gate(min_accuracy=0.65).least_total(1) == pytest.approx(2.0)
+    assert (accurate.amounts, accurate.least_worth(1)) == ((1, 3), -inf)
+    assert gate(min_accuracy=0.65).least_worth(1) == pytest.approx(2.0)
     assert gate(min_accuracy=0.05).mode == "never"  # every draft is that often right
     rarely = gate(max_retrieval_rate=0.5)
     assert (rarely.gate.threshold, rarely.amounts) == (0.5, (3,))  # the median
@@ -147,11 +147,19 @@ def test_passages_that_are_read_later_keep_their_places() -> None:
 
 
 def test_other_weights_than_those_of_the_fit_are_refused() -> None:
-    weights = ScoreWeights(reciprocal_rank=0.25)
-    fitted = replace(gate(min_accuracy=0.7), fitted_on={"weights": asdict(weights)})
-    assert rag(fitted, weights=weights).answer("unknown").text == "zero"
-    with pytest.raises(ConfigError, match="fitted to scores of the weights"):
+    fitted = gate(min_accuracy=0.7, weights=TRAINED_WEIGHTS)
+    assert rag(fitted, weights=None).answer("unknown").text == "zero"
+    with pytest.raises(ConfigError, match="fitted to scores of ScoreWeights"):
         rag(fitted)
+    with pytest.raises(ConfigError, match="fit the gate again"):
+        rag(gate(min_accuracy=0.7), weights=None)
+
+
+def test_how_sure_an_answer_is_does_not_depend_on_the_place_of_its_passage() -> None:
+    fitted = gate(min_accuracy=0.8, weights=TRAINED_WEIGHTS)
+    text, probability, read = asked(rag(fitted, weights=None), "unknown")
+    assert (text, read) == ("two", 3)  # of the last passage
+    assert probability == pytest.approx(0.9, abs=0.01)
 
 
 def test_it_abstains_where_nothing_is_enough() -> None:
@@ -217,8 +225,8 @@ def test_the_bundled_model_has_a_gate() -> None:
     fitted = read_gate(BUNDLED_ADAPTER / FILE, min_accuracy=0.7)
     assert fitted.amounts == (1, 5)
     assert fitted.fitted_on["questions"] == 300
-    assert fitted.fitted_on["weights"] == asdict(TRAINED_WEIGHTS)
-    assert fitted.memory(0.9) < 0.7 < fitted.reading[5](3.95)  # it reads, and may then be sure
+    assert fitted.weights == TRAINED_WEIGHTS
+    assert fitted.memory(0.9) < 0.7 < fitted.reading[5](3.45)  # it reads, and may then be sure
     assert read_gate(BUNDLED_ADAPTER / FILE, max_retrieval_rate=0.5).mode == "f_minp"
     with pytest.raises(ConfigError, match="out of reach"):
         read_gate(BUNDLED_ADAPTER / FILE, min_accuracy=1.0)

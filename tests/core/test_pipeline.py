@@ -134,6 +134,19 @@ def test_a_trained_model_judges_for_itself() -> None:
     assert got.candidates[0].score.rank is None
 
 
+def test_between_like_answers_the_order_of_the_passages_decides() -> None:
+    answers = {
+        "bridge": reflected("1893", rel=0.9, sup=0.9),
+        "ferry": reflected("1912", rel=0.95, sup=0.9),
+        "tower": reflected("1953", rel=0.1, sup=0.1),
+    }
+    generator = FakeGenerator(answers=answers, reflection_trained=True)
+    reranker = FakeReranker({"tower": 0.9, "bridge": 0.8, "ferry": 0.7})
+    assert rag(generator, reranker=reranker).answer("When?").text == "1893"
+    released = rag(generator, reranker=reranker, weights=ScoreWeights())
+    assert released.answer("When?").text == "1912"
+
+
 def test_weights_can_be_set() -> None:
     generator = FakeGenerator(answers={"tower": tokens(0.99), "bridge": tokens(0.1)})
     assert rag(generator).answer("When?").passages[0].id == "bridge"

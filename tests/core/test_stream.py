@@ -147,6 +147,7 @@ def test_of_several_passages_no_text_is_shown_for_the_best_is_not_known(stream: 
     assert text(events) == ""
     candidates = [event.candidate for event in events if isinstance(event, CandidateEvent)]
     assert [candidate.text for candidate in candidates] == ["1912", "1893"]  # as they are done
+    assert [candidate.score.reciprocal_rank for candidate in candidates] == [1 / 2, 1]
     assert [candidate.text for candidate in conclusion(events).candidates] == ["1893", "1912"]
     (written,) = (e.results for e in events if isinstance(e, StageEnded) and e.stage == "write")
     assert [one.text for one in written[0]] == ["1893", "1912"]  # type: ignore[attr-defined]

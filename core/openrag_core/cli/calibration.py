@@ -16,6 +16,7 @@ from openrag_core.cli.console import err, out
 from openrag_core.cli.loading import new_file
 from openrag_core.errors import ConfigError
 from openrag_core.records import Signal
+from openrag_core.reflection import ScoreWeights
 
 _ACCURACIES = (0.5, 0.6, 0.7, 0.8, 0.9)
 _RATES = (0.25, 0.5, 0.75)
@@ -57,10 +58,10 @@ def calibrate(
         "tasks": sorted({config["task"] for config, _ in runs}),
         "data": sorted({config["data"]["file"] for config, _ in runs}),
         "model": runs[0][0]["settings"].get("model"),
-        "weights": runs[0][0]["pipeline"]["weights"],
         "method": method,
     }
-    fitted = fit_gate(records, signal=chosen, method=method, about=about)
+    weights = ScoreWeights(**runs[0][0]["pipeline"]["weights"])
+    fitted = fit_gate(records, signal=chosen, method=method, weights=weights, about=about)
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(json.dumps(fitted.gate, indent=1) + "\n", encoding="utf-8")
     names = {str(amount): one for amount, one in fitted.reading.items()}

@@ -16,6 +16,7 @@ from openrag_core.evaluation.fitting import Fit, Method, fit, gate_dict
 from openrag_core.evaluation.metrics import normalised_match
 from openrag_core.evaluation.tasks import TASKS
 from openrag_core.records import Signal
+from openrag_core.reflection import ScoreWeights
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,7 @@ def fit_gate(
     *,
     signal: Signal | None = None,
     method: Method = "isotonic",
+    weights: ScoreWeights | None = None,
     about: Mapping[str, Any] | None = None,
 ) -> FittedGate:
     """Fit a `CalibratedGate`: an answer is right if one of the known ones stands in it.
@@ -47,6 +49,7 @@ def fit_gate(
         records: Of one or more runs of free-text tasks, read from passages one by one.
         signal: By default the one that tells right drafts from wrong ones best.
         method: See `fit`.
+        weights: Of the records' totals; by default those of the released code.
         about: Kept with the gate, for the reader.
 
     Raises:
@@ -66,9 +69,10 @@ def fit_gate(
     chosen = best if signal is None else signal
     if chosen not in ranking:
         raise EvaluationError(f"these results have no signal {chosen!r}: choose {', '.join(names)}")
-    reading = {amount: _fit_reading(asked, amount, method) for amount in _amounts(asked)}
+    weights = weights or ScoreWeights()
+    reading = {n: _fit_reading(asked, n, method, weights) for n in _amounts(asked)}
     memory = fit(confidences[chosen], right, method=method)
-    gate = gate_dict(chosen, memory, reading, confidences[chosen], about or {})
+    gate = gate_dict(chosen, memory, reading, confidences[chosen], weights, about or {})
     return FittedGate(chosen, sum(right) / len(right), memory, reading, ranking, gate)
 
 
@@ -98,8 +102,8 @@ def simulate(gate: CalibratedGate, records: Sequence[Record]) -> Outcome:
             continue
         retrieved += 1
         for amount in gate.amounts:
-            text, total = _best(one, amount)
-            if total >= gate.least_total(amount):
+            text, worth = _best(one, amount, gate.weights)
+            if worth >= gate.least_worth(amount):
                 right += _right(one, text)
                 answered += 1
                 break
@@ -147,26 +151,32 @@ def _amounts(records: Sequence[Record]) -> list[int]:
     return sorted({1, most} - {0})
 
 
-def _fit_reading(records: Sequence[Record], amount: int, method: Method) -> Fit:
-    best = [(one, *_best(one, amount)) for one in records if one["reading"]["candidates"]]
-    best = [(one, text, total) for one, text, total in best if text]  # the pipeline reads on
-    totals = [total for _, _, total in best]
-    return fit(totals, [_right(one, text) for one, text, _ in best], method=method)
+def _fit_reading(
+    records: Sequence[Record], amount: int, method: Method, weights: ScoreWeights
+) -> Fit:
+    best = [(one, *_best(one, amount, weights)) for one in records if one["reading"]["candidates"]]
+    best = [(one, text, worth) for one, text, worth in best if text]  # the pipeline reads on
+    worths = [worth for _, _, worth in best]
+    return fit(worths, [_right(one, text) for one, text, _ in best], method=method)
 
 
-def _best(record: Record, amount: int) -> tuple[str, float]:
-    """The best answer from the first passages of the ranking, and its total."""
-    ranked = sorted(record["reading"]["candidates"], key=lambda one: -_rank(one["passages"][0]))
+def _best(record: Record, amount: int, weights: ScoreWeights) -> tuple[str, float]:
+    """The best answer from the first passages of the ranking; `CalibratedGate.worth` of it."""
+    ranked = sorted(record["reading"]["candidates"], key=_place)
     kept = [one for one in ranked[:amount] if one["text"]]
     if not kept:
         return "", float("-inf")
     best = max(kept, key=lambda one: one["total"])
-    return best["text"], best["total"]
+    rank = best["score"].get("reciprocal_rank") or 0.0
+    return best["text"], best["total"] - weights.reciprocal_rank * rank
 
 
-def _rank(passage: Record) -> float:
+def _place(candidate: Record) -> float:
+    """By what passages are put in the order in which they were read."""
+    passage = candidate["passages"][0]
     scores = (passage["rerank_score"], passage["retrieval_score"], 0.0)
-    return float(next(score for score in scores if score is not None))
+    score = next(score for score in scores if score is not None)
+    return -float(candidate["score"].get("reciprocal_rank") or score)  # older results have scores
 
 
 def _right(record: Record, text: str) -> bool:

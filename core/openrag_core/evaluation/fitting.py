@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from math import floor
 from typing import Any, Literal
 
@@ -15,6 +15,7 @@ from sklearn.model_selection import KFold
 
 from openrag_core.calibration import Calibration
 from openrag_core.errors import EvaluationError
+from openrag_core.reflection import ScoreWeights
 
 Method = Literal["isotonic", "platt"]
 LEAST = 50  # questions; fewer tell nothing about a probability
@@ -128,6 +129,7 @@ def gate_dict(
     memory: Fit,
     reading: Mapping[int, Fit],
     confidence: Sequence[float],
+    weights: ScoreWeights,
     about: Mapping[str, Any],
 ) -> dict[str, Any]:
     """What `openrag_core.calibration.read_gate` reads."""
@@ -148,6 +150,7 @@ def gate_dict(
         "memory": points(memory),
         "reading": {str(amount): points(one) for amount, one in sorted(reading.items())},
         "quantiles": [floor(value * 1e6) / 1e6 for value in quantiles(confidence)],  # never above
+        "weights": asdict(weights),
         "fitted_on": {**about, "questions": memory.questions, "expected_error": errors},
     }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from copy import deepcopy
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from openrag_core import EvaluationError
+from openrag_core import EvaluationError, ScoreWeights
 from openrag_core.calibration import read_gate
 from openrag_core.evaluation.adaptive import curves, trials
 from openrag_core.evaluation.calibrate import fit_gate, simulate
@@ -124,7 +125,7 @@ CONFIG = {
     "task": "nq",
     "data": {"file": "nq.jsonl", "sha256": "0"},
     "passages": "index",
-    "pipeline": {"top_k": 2, "weights": {"rel": 1.0}},
+    "pipeline": {"top_k": 2, "weights": {"rel": 2.0}},
     "settings": {"model": "bundled"},
     "versions": {},
 }
@@ -267,8 +268,8 @@ def test_the_commands_write_what_they_say(openrag: Run, tmp_path: Path) -> None:
     assert done.code == 0, done.err
     assert "min_accuracy 0.7" in done.out
     made = tmp_path / "made"
-    fitted = read_gate(made / "gate.json", min_accuracy=0.5).fitted_on
-    assert (fitted["model"], fitted["weights"]) == ("bundled", {"rel": 1.0})
+    fitted = read_gate(made / "gate.json", min_accuracy=0.5)
+    assert (fitted.fitted_on["model"], fitted.weights) == ("bundled", ScoreWeights(rel=2.0))
     assert (made / "gate.png").read_bytes().startswith(b"\x89PNG")
     assert openrag("report", str(results), "--out", "report.html").code == 0
     assert (tmp_path / "report.html").stat().st_size > 10_000
@@ -292,6 +293,20 @@ def test_the_commands_refuse_what_they_cannot_use(openrag: Run, tmp_path: Path) 
     refused = openrag("report", str(tmp_path))
     assert refused.code == 1
     assert "holds no evaluation" in refused.err
+
+
+def test_the_rank_of_a_passage_chooses_and_makes_nothing_surer() -> None:
+    ranked = deepcopy(RECORDS)
+    for one in ranked:
+        for own in one["reading"]["candidates"]:
+            place = int(own["passages"][0]["id"][1:]) + 1
+            own["score"]["reciprocal_rank"] = 1 / place
+            own["total"] += 0.5 / place
+    plain = fit_gate(RECORDS).reading[1].calibration.confidence
+    weighted = fit_gate(ranked, weights=ScoreWeights(reciprocal_rank=0.5))
+    assert weighted.reading[1].calibration.confidence == pytest.approx(plain)
+    assert weighted.gate["weights"]["reciprocal_rank"] == 0.5
+    assert fit_gate(ranked).reading[1].calibration.confidence != pytest.approx(plain)
 
 
 def test_an_answer_without_text_does_not_count() -> None:

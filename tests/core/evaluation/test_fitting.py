@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from openrag_core import EvaluationError
+from openrag_core import EvaluationError, ScoreWeights
 from openrag_core.calibration import read_gate
 from openrag_core.evaluation.fitting import (
     Fit,
@@ -77,7 +77,8 @@ def test_quantiles_occur() -> None:
 
 def test_a_gate_is_made_of_it(tmp_path: Path) -> None:
     file = tmp_path / "gate.json"
-    made = gate_dict("f_meanp", fitted(), {5: fitted(), 1: fitted()}, CONFIDENCE.tolist(), {"a": 1})
+    reading, weights = {5: fitted(), 1: fitted()}, ScoreWeights(seq=0)
+    made = gate_dict("f_meanp", fitted(), reading, CONFIDENCE.tolist(), weights, {"a": 1})
     file.write_text(json.dumps(made))
     gate = read_gate(file, min_accuracy=0.5)
     assert gate.gate.threshold == pytest.approx(0.5**0.5, abs=0.06)
@@ -86,6 +87,7 @@ def test_a_gate_is_made_of_it(tmp_path: Path) -> None:
     share = float((half.gate.threshold > CONFIDENCE).mean())
     assert 0.28 <= share <= 0.3
     assert gate.fitted_on["questions"] == 2000
+    assert gate.weights == weights
 
 
 def test_too_little_is_refused() -> None:
@@ -99,5 +101,5 @@ def test_confidences_that_rounding_would_join_make_a_gate_that_can_be_read(tmp_p
     close = [0.2, 0.4, *(1 - n * 1e-8 for n in range(98))]
     made = fit(close, [n % 3 > 0 for n in range(100)], method="platt")
     file = tmp_path / "gate.json"
-    file.write_text(json.dumps(gate_dict("f_minp", made, {1: made}, close, {})))
+    file.write_text(json.dumps(gate_dict("f_minp", made, {1: made}, close, ScoreWeights(), {})))
     assert read_gate(file, max_retrieval_rate=0.5).memory(0.999) > 0
