@@ -48,7 +48,7 @@ types: setup
 layers: setup
 	$(BIN)/lint-imports --no-cache --no-logo
 
-bench: setup  ## measure; some need $OPENRAG_TEST_DATA (two hours)
+bench: setup  ## measure; some need $OPENRAG_TEST_DATA (three hours)
 	$(BIN)/python benchmarks/experts.py
 	$(BIN)/python benchmarks/mixture.py
 	$(BIN)/python benchmarks/passages.py

@@ -28,13 +28,13 @@ from openrag_core.scoring import rank
 TOP_K = 5
 UNTRAINED = (300, 396)  # others than those on which the minimum of relevance was chosen
 TRAINED = (512, 896)  # others than those of systems.py
-UNTRAINED_WEIGHTS = {
+SUMS_WITHOUT_CRITIQUE = {
     "rank alone": ScoreWeights(seq=0.0),
     "rank + seq": ScoreWeights(),
     "3 rank + seq": ScoreWeights(rel=3.0),
     "seq alone": ScoreWeights(rel=0.0),
 }
-TRAINED_WEIGHTS = {
+SUMS = {
     "released": ScoreWeights(),
     **{f"+ {w} / place": ScoreWeights(reciprocal_rank=w) for w in (0.1, 0.25, 0.5, 1.0)},
     "place alone": ScoreWeights(rel=0, sup=0, use=0, seq=0, reciprocal_rank=1.0),
@@ -44,8 +44,9 @@ TRAINED_WEIGHTS = {
 def untrained() -> None:
     """Print the share of questions whose chosen answer holds a right one."""
     asked = questions(*UNTRAINED)
-    written = _written(Settings(model=str(bundled_base()), max_new_tokens=48), asked)
-    for name, weights in UNTRAINED_WEIGHTS.items():
+    base = Settings(model=str(bundled_base()), max_new_tokens=48, top_k=TOP_K)
+    written = _written(base, asked)
+    for name, weights in SUMS_WITHOUT_CRITIQUE.items():
         best = [rank(own, weights, reflection_trained=False)[0] for own in written]
         right = [q.answered_by(one.text) for q, one in zip(asked, best, strict=True)]
         print(f"{name:14} {np.mean(right):.3f}")
@@ -56,21 +57,19 @@ def untrained() -> None:
 def trained(first: int, last: int) -> None:
     """Print F1 and exact match of the chosen answers, and what is gained over the released sum."""
     asked = questions(first, last)
-    written = _written(Settings(max_new_tokens=32), asked)
-    released = np.zeros(len(asked))
-    for name, weights in TRAINED_WEIGHTS.items():
+    written = _written(Settings(max_new_tokens=32, top_k=TOP_K), asked)
+    scores = {}
+    for name, weights in SUMS.items():
         best = [rank(own, weights, reflection_trained=True)[0].text for own in written]
         pairs = [(text, question.answers) for text, question in zip(best, asked, strict=True)]
-        scores = np.array([f1(*pair) for pair in pairs])
+        scores[name] = np.array([f1(*pair) for pair in pairs])
         exact = np.mean([exact_match(*pair) for pair in pairs])
-        told = f"{name:14} F1 {100 * scores.mean():.1f}  EM {100 * exact:.1f}"
-        if weights == ScoreWeights():
-            print(told)
-            released = scores
-            continue
-        gain = scores - released
+        print(f"{name:14} F1 {100 * scores[name].mean():.1f}  EM {100 * exact:.1f}")
+    released = scores.pop("released")
+    for name, own in scores.items():
+        gain = own - released
         low, high = bootstrap((gain,), np.mean, random_state=0).confidence_interval
-        print(f"{told}  {100 * gain.mean():+.1f} [{100 * low:.1f}, {100 * high:.1f}]")
+        print(f"{name:14} {100 * gain.mean():+.1f} F1 [{100 * low:.1f}, {100 * high:.1f}]")
 
 
 def _written(settings: Settings, asked: list[Question]) -> list[list[Written]]:
@@ -78,7 +77,7 @@ def _written(settings: Settings, asked: list[Question]) -> list[list[Written]]:
     rag = build(settings, retriever=index(Path(".openrag-squad")))
     written = []
     for question in asked:
-        passages = rag.retrieve(question.text)[:TOP_K]
+        passages = rag.retrieve(question.text)
         written += rag.generator.write([question.text], [[[p] for p in passages]])
     return written
 

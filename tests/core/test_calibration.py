@@ -12,9 +12,10 @@ from hypothesis.strategies import floats
 
 from openrag_core import ConfigError, Decision, Draft, OpenRAG, Passage, ScoreWeights
 from openrag_core.calibration import FILE, CalibratedGate, Calibration, read_gate
+from openrag_core.events import AnswerEvent, CandidateEvent
 from openrag_core.reflection import TRAINED_WEIGHTS
 from openrag_core.weights import BUNDLED_ADAPTER
-from tests.fakes import FakeGenerator, FakeRetriever, reflected, tokens
+from tests.fakes import FakeRetriever, FakeStreamingGenerator, reflected, tokens
 
 CURVE = Calibration((0.2, 0.4, 0.8), (0.1, 0.1, 0.9))
 # Answers from one passage are right with .5 at a total of 1, and .8 at 3; from three, .6 and .9.
@@ -108,7 +109,7 @@ def rag(gate_: CalibratedGate, **settings: Any) -> OpenRAG:
         "p2": (*reflected("two", rel=0.999, sup=0.999, use=0.999),),
     }
     drafts = {"known": Draft("memory", tokens(0.7)), "unknown": Draft("guess", tokens(0.3))}
-    generator = FakeGenerator(drafts=drafts, answers=answers, reflection_trained=True)
+    generator = FakeStreamingGenerator(drafts=drafts, answers=answers, reflection_trained=True)
     settings.setdefault("weights", ScoreWeights())
     return OpenRAG(generator, FakeRetriever(PASSAGES[:3]), gate=gate_, top_k=3, **settings)
 
@@ -144,6 +145,15 @@ def test_passages_that_are_read_later_keep_their_places() -> None:
     answer = rag(gate(min_accuracy=0.8)).answer("unknown")
     places = {one.evidence[0].id: one.score.reciprocal_rank for one in answer.candidates}
     assert places == pytest.approx({"p0": 1.0, "p1": 1 / 2, "p2": 1 / 3})
+
+
+def test_candidates_are_shown_live_as_they_will_be_in_the_answer() -> None:
+    fitted = gate(min_accuracy=0.8, weights=TRAINED_WEIGHTS)
+    *events, last = rag(fitted, weights=None).stream("unknown")
+    assert isinstance(last, AnswerEvent)
+    shown = [event.candidate for event in events if isinstance(event, CandidateEvent)]
+    assert [one.evidence[0].id for one in shown] == ["p0", "p2", "p1"]  # as they are done
+    assert sorted(shown, key=lambda one: -one.total) == list(last.answer.candidates)
 
 
 def test_other_weights_than_those_of_the_fit_are_refused() -> None:
