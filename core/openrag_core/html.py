@@ -38,6 +38,8 @@ _PARTS = {
     "use": "usefulness of the answer, by the model itself",
     "reciprocal_rank": "reciprocal rank of the passage, as retriever and reranker order them",
 }
+LABELS = {"reciprocal_rank": "1/rank"}
+"""What a part of a score is called where there is little room, if not by its name."""
 
 _CSS = """
 .openrag{line-height:1.45;overflow-wrap:anywhere;font-variant-numeric:tabular-nums;max-width:64em;
@@ -326,7 +328,7 @@ def _candidate(candidate: Mapping[str, Any], scales: Mapping[str, tuple[float, f
     for name, meaning in _PARTS.items():
         if (value := candidate["score"].get(name)) is not None:  # older results have fewer
             low, high = scales.get(name, (0.0, 1.0))
-            label = "1/rank" if name == "reciprocal_rank" else name  # as narrow as the others
+            label = LABELS.get(name, name)
             bars.extend((" ", bar(label, value, low=low, high=high, meaning=meaning)))
     total = tag("strong", f"{candidate['total']:z.3f}")
     first = tag(

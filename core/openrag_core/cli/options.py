@@ -12,26 +12,52 @@ from openrag_core.records import EvidenceMode, Hops, check_hops
 from openrag_core.search import SearchMode
 
 DEFAULT = Settings()
+INDEX, MODEL = "Index", "Model"
+"""Panels of the help."""
 Index = Annotated[
-    Path, typer.Option("--index", envvar="OPENRAG_INDEX", help="Folder of the embedded index.")
+    Path,
+    typer.Option(
+        "--index",
+        envvar="OPENRAG_INDEX",
+        help="Folder of the embedded index.",
+        rich_help_panel=INDEX,
+    ),
 ]
 QdrantUrl = Annotated[
     str | None,
-    typer.Option(envvar="QDRANT_URL", help="Use a Qdrant server instead of the embedded index."),
+    typer.Option(
+        envvar="QDRANT_URL",
+        help="Use a Qdrant server instead of the embedded index.",
+        rich_help_panel=INDEX,
+    ),
 ]
 QdrantKey = Annotated[
-    str | None, typer.Option("--qdrant-api-key", envvar="QDRANT_API_KEY", help="Of the server.")
+    str | None,
+    typer.Option(
+        "--qdrant-api-key", envvar="QDRANT_API_KEY", help="Of the server.", rich_help_panel=INDEX
+    ),
 ]
-Collection = Annotated[str, typer.Option(help="Name of the collection on the server.")]
-Encoder = Annotated[str, typer.Option(help="Dense encoder: bundled, or a folder or name.")]
+Collection = Annotated[
+    str, typer.Option(help="Name of the collection on the server.", rich_help_panel=INDEX)
+]
+Encoder = Annotated[
+    str, typer.Option(help="Dense encoder: bundled, or a folder or name.", rich_help_panel=INDEX)
+]
 Language = Annotated[
     str | None,
-    typer.Option(help="Of the documents, for word search; english for a new index."),
+    typer.Option(
+        help="Of the documents, for word search; english for a new index.", rich_help_panel=INDEX
+    ),
 ]
-Tenant = Annotated[str | None, typer.Option(help="Whose documents, where several share an index.")]
+Tenant = Annotated[
+    str | None,
+    typer.Option(help="Whose documents, where several share an index.", rich_help_panel=INDEX),
+]
 Backend = Annotated[
     Literal["torch", "openvino"],
-    typer.Option("--encoder-backend", help="openvino is faster on CPUs (extra: fast)."),
+    typer.Option(
+        "--encoder-backend", help="openvino is faster on CPUs (extra: fast).", rich_help_panel=INDEX
+    ),
 ]
 Evidence = Annotated[
     EvidenceMode,
@@ -48,6 +74,12 @@ Search = Annotated[
 MinRelevance = Annotated[
     float | None, typer.Option("--min-relevance", help="Below it, a passage is not believed.")
 ]
+ReleasedScore = Annotated[
+    bool,
+    typer.Option(
+        "--released-score", help="Choose by the published sum, without the passages' ranks."
+    ),
+]
 RerankerName = Annotated[
     str,
     typer.Option(
@@ -56,14 +88,30 @@ RerankerName = Annotated[
     ),
 ]
 Model = Annotated[
-    str, typer.Option("--model", envvar="OPENRAG_MODEL", help="bundled, or a folder or name.")
+    str,
+    typer.Option(
+        "--model",
+        envvar="OPENRAG_MODEL",
+        help="bundled, or a folder or name.",
+        rich_help_panel=MODEL,
+    ),
 ]
 Base = Annotated[
-    str | None, typer.Option("--base", help="Of an adapter-only checkpoint, if it was moved.")
+    str | None,
+    typer.Option(
+        "--base", help="Of an adapter-only checkpoint, if it was moved.", rich_help_panel=MODEL
+    ),
 ]
-Dtype = Annotated[str | None, typer.Option("--dtype", help="float32, bfloat16, float16 or auto.")]
-Device = Annotated[str | None, typer.Option("--device", help="Such as cpu or cuda.")]
-MaxNewTokens = Annotated[int, typer.Option("--max-new-tokens", help="Longest answer.")]
+Dtype = Annotated[
+    str | None,
+    typer.Option("--dtype", help="float32, bfloat16, float16 or auto.", rich_help_panel=MODEL),
+]
+Device = Annotated[
+    str | None, typer.Option("--device", help="Such as cpu or cuda.", rich_help_panel=MODEL)
+]
+MaxNewTokens = Annotated[
+    int, typer.Option("--max-new-tokens", help="Longest answer.", rich_help_panel=MODEL)
+]
 
 
 def hops_of(text: str) -> Hops:

@@ -19,6 +19,7 @@ from openrag_core import __version__
 from openrag_core.build import Settings, open_store
 from openrag_core.errors import OpenRAGError
 from openrag_core.filters import Field
+from openrag_core.html import LABELS
 from openrag_core.records import Answer, Candidate, Decision, Passage
 from openrag_core.verdict import NOT_TOLD
 from openrag_core.weights import PACKAGES
@@ -86,8 +87,7 @@ def _candidates(candidates: Sequence[Candidate]) -> Table:
     title = "one answer from all passages" if joint else f"one answer per {what}, best first"
     table = Table(title=title, title_justify="left", expand=True)
     for name in ("total", *given):
-        header = "1/rank" if name == "reciprocal_rank" else name  # as narrow as the others
-        table.add_column(header, justify="right", no_wrap=True)
+        table.add_column(LABELS.get(name, name), justify="right", no_wrap=True)
     table.add_column("answer", ratio=3)
     table.add_column("passage", ratio=2, overflow="fold")
     for candidate, score in zip(candidates, scores, strict=True):
