@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from functools import cached_property, lru_cache
 from threading import Lock
 from typing import Any, NoReturn
+from uuid import uuid4
 
 from langchain_core.callbacks import (
     AsyncCallbackManagerForLLMRun,
@@ -54,6 +55,7 @@ class ChatOpenRAG(BaseChatModel):
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
     _lock: Any = PrivateAttr(default_factory=Lock)
+    _unnamed: str = PrivateAttr(default_factory=lambda: f"unnamed {uuid4().hex}")
 
     @field_validator("temperature")
     @classmethod
@@ -68,15 +70,22 @@ class ChatOpenRAG(BaseChatModel):
 
     @property
     def _identifying_params(self) -> dict[str, Any]:
-        return {"model": self.model, "max_tokens": self.max_tokens, "stop": self.stop}
+        return {"model": self._name, "max_tokens": self.max_tokens, "stop": self.stop}
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         params = super()._get_ls_params(stop=stop, **kwargs)
         params["ls_provider"] = "openrag"
-        params["ls_model_name"] = str(kwargs.get("model", self.model))
+        params["ls_model_name"] = self._name
         params["ls_max_tokens"] = int(kwargs.get("max_tokens") or self.max_tokens)
         params["ls_temperature"] = 0.0
         return params
+
+    @property
+    def _name(self) -> str:
+        """By which caches and traces tell models from each other."""
+        if self.generator is None:
+            return self.model
+        return getattr(getattr(self.generator, "model", None), "name_or_path", "") or self._unnamed
 
     def get_token_ids(self, text: str) -> list[int]:
         """Ids of the model's own tokenizer, for counting."""
@@ -166,11 +175,12 @@ class ChatOpenRAG(BaseChatModel):
                 f"ChatOpenRAG does not know {', '.join(sorted(unknown))}: a call takes stop, "
                 "max_tokens and logprobs, and decoding is greedy"
             )
+        length = kwargs.get("max_tokens")
         with self._lock:
             generator = self._loaded
         return TransformersChat(
             generator,
-            max_new_tokens=kwargs.get("max_tokens") or self.max_tokens,
+            max_new_tokens=self.max_tokens if length is None else length,
             stop=(self.stop or ()) if stop is None else stop,
         )
 
@@ -203,14 +213,14 @@ class ChatOpenRAG(BaseChatModel):
         if piece.result is not None:
             message.usage_metadata = _usage(piece.result)
             message.response_metadata |= {
-                "model_name": self.model,
+                "model_name": self._name,
                 "finish_reason": piece.result.finish,
             }
             message.chunk_position = "last"
         return ChatGenerationChunk(message=message)
 
     def _metadata(self, reply: Reply, kwargs: dict[str, Any]) -> dict[str, Any]:
-        metadata = {"model_name": self.model, "finish_reason": reply.finish}
+        metadata = {"model_name": self._name, "finish_reason": reply.finish}
         told = kwargs.get("logprobs", self.logprobs)
         return metadata | ({"logprobs": _logprobs(reply.tokens)} if told else {})
 

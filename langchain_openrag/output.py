@@ -82,7 +82,7 @@ def _context(answer: Answer) -> dict[tuple[str, str], Document]:
     documents: dict[tuple[str, str], Document] = {}
     for candidate in answer.candidates:
         for passage in candidate.evidence:
-            documents.setdefault((passage.id, passage.text), to_document(passage, candidate))
+            documents.setdefault(passage.key, to_document(passage, candidate))
     return documents
 
 
@@ -109,7 +109,7 @@ class Pieces:
             case GateEvent(decision=decision):
                 yield AddableDict(gate=asdict(decision))
             case ContextEvent(passages=passages):
-                new = {(p.id, p.text): p for p in passages if (p.id, p.text) not in self._passages}
+                new = {p.key: p for p in passages if p.key not in self._passages}
                 self._passages |= new.keys()
                 yield AddableDict(context=[to_document(passage) for passage in new.values()])
             case TokenEvent(text=text):

@@ -23,7 +23,8 @@ from openrag_core.steps import Call, Steps, arun, run
 class OpenRAGRetriever(BaseRetriever):
     """Hybrid search in a `PassageIndex` or a `QdrantCollection`, or any other of our retrievers.
 
-    Each call may set its own: `retriever.invoke("...", k=3, filter={"page": {"$lt": 9}})`.
+    A call may ask for another number, and narrow the search further:
+    `retriever.invoke("...", k=3, filter={"page": {"$lt": 9}})`.
     """
 
     index: SkipValidation[Retriever]
@@ -66,8 +67,10 @@ class OpenRAGRetriever(BaseRetriever):
                 f"a call of OpenRAGRetriever takes k and filter, not {', '.join(sorted(unknown))}"
             )
         wanted = self.k if k is None else k
+        if wanted < 1:
+            raise ConfigError(f"k must be at least 1, got {wanted}")
         top_k = wanted if self.reranker is None else max(wanted, self.fetch_k)
-        options = self._options(self.filter if filter is None else filter)
+        options = self._options(filter)
         arguments: tuple[Any, ...] = (
             ([query], top_k) if options is None else ([query], top_k, options)
         )
@@ -76,11 +79,10 @@ class OpenRAGRetriever(BaseRetriever):
             (found,) = yield Call(self.reranker, "rerank", ([query], [found], wanted))
         return [to_document(passage) for passage in found]
 
-    def _options(self, given: Filter | dict[str, Any] | None) -> SearchOptions | None:
+    def _options(self, filter: Filter | dict[str, Any] | None) -> SearchOptions | None:
         """What the index is told; None for it to search as it was opened."""
-        if isinstance(given, dict) and not given:
-            given = None  # put together from nothing
-        if given is None and self.options is None:
+        filters = [one for one in (self.filter, filter) if one not in (None, {})]
+        if not filters and self.options is None:
             return None
         if not isinstance(self.index, SearchRetriever):
             raise ConfigError(
@@ -88,9 +90,9 @@ class OpenRAGRetriever(BaseRetriever):
                 "OpenRAGRetriever a PassageIndex, or leave them out"
             )
         options = self.options or self.index.options
-        if given is None:
-            return options
-        return options.narrowed(from_dict(given) if isinstance(given, dict) else given)
+        for one in filters:
+            options = options.narrowed(from_dict(one) if isinstance(one, dict) else one)
+        return options
 
 
 class AdaptiveRetriever(BaseRetriever):

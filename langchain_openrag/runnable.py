@@ -30,11 +30,14 @@ from openrag_core import (
     ScoreWeights,
 )
 from openrag_core.conversation import check_questions, question_of
+from openrag_core.errors import PassageIndexError, RerankerError
 from openrag_core.events import AnswerEvent
 from openrag_core.records import GateMode
 
 RunnableInput = str | dict[str, Any] | list[Any] | BaseMessage | PromptValue
 _Outcome = Answer | Exception
+_OF_ALL = (PassageIndexError, RerankerError)
+"""Errors that every question would meet."""
 
 
 class OpenRAGRunnable(RunnableSerializable[RunnableInput, RunnableOutput]):
@@ -53,7 +56,7 @@ class OpenRAGRunnable(RunnableSerializable[RunnableInput, RunnableOutput]):
     gate: GateMode | None = None
     """In place of the pipeline's; like the next ones for `configurable_fields`."""
     threshold: float | None = None
-    """Of the gate, in place of the pipeline's; in [0, 1]."""
+    """Of the gate, in place of the pipeline's; in [0, 1]. "always" and "never" have none."""
     top_k: int | None = None
     """Passages that answers are written from, in place of the pipeline's; >= 1."""
     weights: ScoreWeights | None = None
@@ -171,8 +174,12 @@ class OpenRAGRunnable(RunnableSerializable[RunnableInput, RunnableOutput]):
         changes: dict[str, Any] = {}
         if self.gate is not None or self.threshold is not None:
             gate = self.rag.gate if isinstance(self.rag.gate, Gate) else self.rag.gate.gate
-            threshold = gate.threshold if self.threshold is None else self.threshold
-            changes["gate"] = Gate(self.gate or gate.mode, threshold)
+            mode = self.gate or gate.mode
+            changes["gate"] = (
+                Gate(mode, gate.threshold)
+                if self.threshold is None
+                else Gate.of(mode, self.threshold)
+            )
         if self.top_k is not None:
             fetch_k = max(self.top_k, self.rag.fetch_k)
             changes |= {"top_k": self.top_k, "fetch_k": fetch_k}
@@ -195,6 +202,8 @@ class OpenRAGRunnable(RunnableSerializable[RunnableInput, RunnableOutput]):
         asked, good, managers = _parted(values, run_manager)
         try:
             answers: Sequence[_Outcome] = self._answer(good, managers)
+        except _OF_ALL as error:
+            answers = [error] * len(good)
         except Exception:  # of one of them, perhaps; the others are not to suffer
             answers = [self._alone(*pair) for pair in zip(good, managers, strict=True)]
         return _in_order(asked, answers)
@@ -205,6 +214,8 @@ class OpenRAGRunnable(RunnableSerializable[RunnableInput, RunnableOutput]):
         asked, good, managers = _parted(values, run_manager)
         try:
             answers: Sequence[_Outcome | BaseException] = await self._aanswer(good, managers)
+        except _OF_ALL as error:
+            answers = [error] * len(good)
         except Exception:  # of one of them, perhaps; the others are not to suffer
             pairs = zip(good, managers, strict=True)
             alone = (self._aanswer([question], [manager]) for question, manager in pairs)

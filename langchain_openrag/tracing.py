@@ -97,7 +97,7 @@ async def _done(called: Any) -> Any:  # noqa: ANN401
 def _passages(result: Any) -> list[Passage]:  # noqa: ANN401
     """Of a list of passages, or of chains of them."""
     flat = [p for one in result for p in ([one] if isinstance(one, Passage) else one)]
-    return list({passage.id: passage for passage in flat}.values())
+    return list({passage.key: passage for passage in flat}.values())
 
 
 def _texts(result: Any) -> list[str]:  # noqa: ANN401

@@ -200,10 +200,11 @@ class OpenRAGLLM(CustomLLM):
                 f"{self.class_name()} does not know {', '.join(sorted(unknown))}: "
                 f"it takes {' and '.join(_KEYWORDS)}, and calls no tools"
             )
-        stop = kwargs.get("stop") or self.stop
+        stop = self.stop if kwargs.get("stop") is None else kwargs["stop"]
+        length = kwargs.get("max_new_tokens")
         return TransformersChat(
             self._generator,
-            max_new_tokens=kwargs.get("max_new_tokens", self.max_new_tokens),
+            max_new_tokens=self.max_new_tokens if length is None else length,
             stop=[stop] if isinstance(stop, str) else stop,
         )
 

@@ -99,12 +99,9 @@ class LlamaIndexReranker:
                 f"{type(self._postprocessor).__name__} gives nodes no scores: only a "
                 "postprocessor that scores them can rank passages"
             )
-        known = {passage.id: passage for passage in passages}
-        best = sorted(nodes, key=lambda one: -one.get_score())[:top_k]
-        return [
-            replace(known.get(one.node.node_id) or to_passage(one), rerank_score=one.score)
-            for one in best
-        ]
+        known = {passage.key: passage for passage in passages}
+        best = map(to_passage, sorted(nodes, key=lambda one: -one.get_score())[:top_k])
+        return [replace(known.get(one.key, one), rerank_score=one.retrieval_score) for one in best]
 
 
 class LlamaIndexChat:

@@ -64,11 +64,11 @@ class OpenRAGPostprocessor(BaseNodePostprocessor):
             return []
         passages = [to_passage(one) for one in nodes]
         pairs = zip(passages, nodes, strict=True)
-        known = {(p.id, p.text): one.node for p, one in pairs}  # ids may be there twice
+        known = {p.key: one.node for p, one in pairs}
         ranked: list[list[Passage]] = yield Call(
             self.reranker, "rerank", ([query.query_str], [passages], self.top_n)
         )
-        scored = [NodeWithScore(node=known[p.id, p.text], score=p.rerank_score) for p in ranked[0]]
+        scored = [NodeWithScore(node=known[p.key], score=p.rerank_score) for p in ranked[0]]
         least = self.min_score
         return [one for one in scored if least is None or one.get_score() >= least]
 

@@ -105,10 +105,6 @@ class OpenRAGQueryEngine(BaseQueryEngine):
         nodes: Sequence[NodeWithScore],
         additional: Sequence[NodeWithScore] | None,
     ) -> Run:
-        if self.rag.hops not in {1, "auto"}:
-            raise ConfigError(
-                f"nodes are single passages, and hops={self.rag.hops!r} asks for chains: use query"
-            )
         callbacks = StageCallbacks(self.callback_manager, query, self.rag, nodes)
         response = GrowingResponse(nodes, additional or ())
         passages = [to_passage(node) for node in nodes]

@@ -9,9 +9,12 @@ from typing import Any
 from llama_index.core.base.response.schema import Response
 from llama_index.core.schema import BaseNode, NodeWithScore
 
-from llamaindex_openrag.nodes import to_node
+from llamaindex_openrag.nodes import to_node, to_passage
 from openrag_core import Answer, Candidate, Passage
 from openrag_core.events import AnswerEvent, ContextEvent, Event, GateEvent, TokenEvent, rest_of
+
+_Known = Mapping[tuple[str, str], BaseNode]
+"""By the keys of the passages that were made from them."""
 
 
 def to_response(answer: Answer, known: Sequence[NodeWithScore] = ()) -> Response:
@@ -44,7 +47,7 @@ class GrowingResponse:
         self.metadata: dict[str, Any] = {}
         self.text = ""
         self.sources_known = False
-        self._known = {one.node.node_id: one.node for one in known}
+        self._known = {to_passage(one).key: one.node for one in known}
         self._additional = list(additional)
 
     def hear(self, event: Event) -> str:
@@ -69,16 +72,16 @@ class GrowingResponse:
         self.source_nodes[:] = [*nodes, *self._additional]
 
 
-def _sources(answer: Answer, known: Mapping[str, BaseNode]) -> list[NodeWithScore]:
-    nodes: dict[str, NodeWithScore] = {}
+def _sources(answer: Answer, known: _Known) -> list[NodeWithScore]:
+    nodes: dict[tuple[str, str], NodeWithScore] = {}
     for candidate in answer.candidates:
         for passage in candidate.evidence:
-            nodes.setdefault(passage.id, _scored(passage, candidate.total, known))
+            nodes.setdefault(passage.key, _scored(passage, candidate.total, known))
     return list(nodes.values())
 
 
-def _scored(passage: Passage, score: float | None, known: Mapping[str, BaseNode]) -> NodeWithScore:
-    return NodeWithScore(node=known.get(passage.id) or to_node(passage).node, score=score)
+def _scored(passage: Passage, score: float | None, known: _Known) -> NodeWithScore:
+    return NodeWithScore(node=known.get(passage.key) or to_node(passage).node, score=score)
 
 
 def _metadata(answer: Answer) -> dict[str, Any]:

@@ -25,7 +25,7 @@ class OpenRAGRetriever(BaseRetriever):
         options: How the index is searched; by default as it was told when it was opened.
         filters: Only nodes of which they hold are found; they are joined with those of `options`.
         reranker: Chooses the best of `fetch_k` nodes; as an `OpenRAGPostprocessor` would.
-        fetch_k: >= similarity_top_k. Without effect where there is no reranker.
+        fetch_k: >= 1. Without effect where there is no reranker.
         **settings: LlamaIndex's own, such as `callback_manager` and `objects`.
 
     Raises:
@@ -53,7 +53,7 @@ class OpenRAGRetriever(BaseRetriever):
                 f"got {similarity_top_k} and {fetch_k}"
             )
         self.similarity_top_k = similarity_top_k
-        self._fetch_k = max(similarity_top_k, fetch_k)
+        self._fetch_k = fetch_k
         self._reranker = reranker
         self._retriever = retriever
         self._options = options
@@ -81,7 +81,9 @@ class OpenRAGRetriever(BaseRetriever):
         )
 
     def _search(self, query_bundle: QueryBundle) -> Steps[list[NodeWithScore]]:
-        top_k = self.similarity_top_k if self._reranker is None else self._fetch_k
+        top_k = self.similarity_top_k  # which may have been set since
+        if self._reranker is not None:
+            top_k = max(top_k, self._fetch_k)
         arguments: tuple[object, ...] = ([query_bundle.query_str], top_k)
         if self._options is not None:
             arguments = (*arguments, self._options)

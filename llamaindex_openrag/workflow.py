@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 from llama_index.core.base.llms.types import ChatMessage
@@ -56,6 +57,8 @@ class RetrievedEvent(Event):
 
     question: str
     decision: Decision
+    draft: Draft | None = None
+    """Where the gate wrote one."""
     nodes: list[NodeWithScore]
 
 
@@ -116,7 +119,9 @@ class OpenRAGWorkflow(Workflow):
             ctx.write_event_to_stream(TextEvent(text=answer.text))
             return StopEvent(result=to_response(answer))
         nodes = [to_node(passage) for passage in await self.rag.aretrieve(ev.question)]
-        retrieved = RetrievedEvent(question=ev.question, decision=ev.decision, nodes=nodes)
+        retrieved = RetrievedEvent(
+            question=ev.question, decision=ev.decision, draft=ev.draft, nodes=nodes
+        )
         ctx.write_event_to_stream(retrieved)
         return retrieved
 
@@ -143,4 +148,4 @@ class OpenRAGWorkflow(Workflow):
                     case AnswerEvent(answer=answer):
                         if rest := rest_of(answer.text, shown):
                             ctx.write_event_to_stream(TextEvent(text=rest))
-        return StopEvent(result=to_response(answer, ev.nodes))
+        return StopEvent(result=to_response(replace(answer, draft=ev.draft), ev.nodes))

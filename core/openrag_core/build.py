@@ -124,7 +124,7 @@ def _check_search(settings: Settings, retriever: Retriever) -> None:
 
 def _gate(settings: Settings) -> Gate | CalibratedGate:
     if not settings.calibrated:
-        return Gate(settings.gate, settings.threshold)
+        return Gate.of(settings.gate, settings.threshold)
     bundled = settings.model == BUNDLED
     return read_gate(
         settings.calibration

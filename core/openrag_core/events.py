@@ -73,8 +73,7 @@ class ContextEvent:
     @property
     def passages(self) -> list[Passage]:
         """Every passage once, in the order of the chains."""
-        # Retrievers of others may give several texts the same id.
-        return list({(p.id, p.text): p for chain in self.chains for p in chain}.values())
+        return list({p.key: p for chain in self.chains for p in chain}.values())
 
 
 @dataclass(frozen=True, slots=True)

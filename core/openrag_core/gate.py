@@ -70,6 +70,21 @@ class Gate:
         if not 0.0 <= self.threshold <= 1.0:
             raise ConfigError(f"threshold must be in [0, 1], got {self.threshold!r}")
 
+    @classmethod
+    def of(cls, mode: GateMode, threshold: float | None = None) -> Gate:
+        """A gate as somebody asked for it; without a threshold, its own.
+
+        Raises:
+            ConfigError: A threshold is given, and the mode compares nothing with it.
+        """
+        gate = cls(mode) if threshold is None else cls(mode, threshold)
+        if threshold is not None and mode in {"always", "never"}:
+            raise ConfigError(
+                f"threshold={threshold} does nothing with gate={mode!r}, which compares nothing: "
+                'name a gate that does ("f_minp", "f_meanp" or "f_ret"), or leave it out'
+            )
+        return gate
+
     def by_request(self, logprobs: Mapping[str, float]) -> Decision:
         """Retrieve if f_ret is above the threshold; a tie does not."""
         value = f_ret(logprobs)

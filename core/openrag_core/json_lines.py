@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import zlib
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from difflib import get_close_matches
@@ -35,7 +36,7 @@ def read_json_lines(path: Path, *, error: Error) -> Iterator[tuple[str, dict[str
                 where = f"{path}, line {number}"
                 if line.strip():
                     yield where, _object(where, _parsed(where, line, error), error)
-    except (OSError, EOFError, UnicodeDecodeError) as cause:
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as cause:
         reason = getattr(cause, "strerror", None) or cause
         raise error(f"{path}: cannot be read ({reason})") from cause
 

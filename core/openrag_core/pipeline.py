@@ -13,7 +13,7 @@ from typing import Any, get_args
 
 from openrag_core import steps
 from openrag_core.calibration import CalibratedGate
-from openrag_core.conversation import Condenser, Question, check_questions
+from openrag_core.conversation import Condenser, Question
 from openrag_core.errors import ConfigError
 from openrag_core.events import AnswerEvent, ContextEvent, Event
 from openrag_core.gate import Gate
@@ -301,9 +301,6 @@ class OpenRAG:
         return local if self.speculative is None else self.speculative
 
     def _answer(self, asked: Sequence[Question], *, live: bool = False) -> Steps[list[Answer]]:
-        check_questions(asked)
-        if live and len(asked) != 1:
-            raise ConfigError(f"one question can be shown live, not {len(asked)}")
         stages = yield from Stages.of(self, asked, live=live)
         everything = list(range(len(asked)))
         ahead = (yield Start(stages.search(everything))) if self._speculates else None
@@ -338,7 +335,11 @@ class OpenRAG:
         *,
         live: bool = False,
     ) -> Steps[Answer]:
-        check_questions([question])
+        if self.hops != 1:
+            raise ConfigError(
+                f"single passages are given, and hops={self.hops!r} asks for chains of them: ask "
+                "without passages, or set hops=1"
+            )
         stages = yield from Stages.of(self, [question], live=live)
         (ranked,) = yield from stages.rerank([0], [passages], max(1, len(passages)))
         most = max(self.gate.reading) if isinstance(self.gate, CalibratedGate) else None
@@ -354,17 +355,14 @@ class OpenRAG:
         return answer
 
     def _condense(self, question: Question) -> Steps[str]:
-        check_questions([question])
         return (yield from Stages.of(self, [question])).questions[0]
 
     def _decide(self, question: Question) -> Steps[tuple[Decision, Draft | None]]:
-        check_questions([question])
         stages = yield from Stages.of(self, [question])
         (decided,) = yield from stages.decide()
         return decided
 
     def _retrieve(self, question: Question) -> Steps[list[Passage]]:
-        check_questions([question])
         stages = yield from Stages.of(self, [question])
         found = yield from stages.search([0])
         (chains,) = yield from stages.chains([0], found)

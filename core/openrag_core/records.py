@@ -98,6 +98,11 @@ class Passage:
     """Given by the reranker; higher is better, comparable between questions."""
 
     @property
+    def key(self) -> tuple[str, str]:
+        """What tells it from others: retrievers of others may give several texts the same id."""
+        return self.id, self.text
+
+    @property
     def rank_score(self) -> float | None:
         """Score of the last stage that ranked this passage."""
         return self.retrieval_score if self.rerank_score is None else self.rerank_score

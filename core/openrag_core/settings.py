@@ -16,13 +16,23 @@ from openrag_core.weights import BUNDLED
 if TYPE_CHECKING:
     from openrag_core.retrieval.encoders import Backend
 
+_AT_LEAST_ONE = (
+    "max_new_tokens",
+    "max_batch_tokens",
+    "qdrant_timeout",
+    "hop_width",
+    "top_k",
+    "fetch_k",
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """Everything that a pipeline is made from; the defaults work offline.
 
     Raises:
-        ConfigError: A value is outside its range.
+        ConfigError: A value is outside its range. What only one part knows, such as the length of
+            pieces, is checked when that is made: before anything large is loaded.
     """
 
     model: str = BUNDLED
@@ -32,7 +42,8 @@ class Settings:
     dtype: str | None = None
     """Of the generator's weights; by default bfloat16 where the device has it."""
     device: str | None = None
-    """Of the generator, such as "cpu" or "cuda"; by default the GPU where there is one."""
+    """Of the generator and of encoders and rerankers that are not bundled, such as "cpu" or "cuda";
+    by default the GPU where there is one."""
     device_map: str | None = None
     """In place of `device`: "auto" spreads the generator over the GPUs."""
     load_in_4bit: bool = False
@@ -94,8 +105,8 @@ class Settings:
     weighted alike."""
     gate: GateMode = "always"
     """What decides whether to retrieve."""
-    threshold: float = 0.5
-    """Of the gate, in [0, 1]."""
+    threshold: float | None = None
+    """Of "f_ret", "f_minp" and "f_meanp", in [0, 1]; by default 0.5."""
     min_accuracy: float | None = None
     """In place of gate and threshold: how often answers shall be right; see `CalibratedGate`."""
     max_retrieval_rate: float | None = None
@@ -122,13 +133,27 @@ class Settings:
     """The same for support; see `OpenRAG.min_support`."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "index", Path(self.index))  # a string will do
+        for name in ("index", "encoder_cache", "calibration"):
+            if (value := getattr(self, name)) is not None:
+                object.__setattr__(self, name, Path(value))  # a string will do
         if not isinstance(self.search, SearchOptions):
             raise ConfigError(f"search must be SearchOptions(...), got {self.search!r}")
         if self.tenant is not None and not self.tenant:
             raise ConfigError("tenant must not be empty: name one, or leave it out")
         check_hops(self.hops)
-        Gate(self.gate, self.threshold)
+        Gate.of(self.gate, self.threshold)
+        self._check_target()
+        if self.evidence not in get_args(EvidenceMode):
+            raise ConfigError(
+                f"evidence must be one of {', '.join(get_args(EvidenceMode))}; "
+                f"got {self.evidence!r}"
+            )
+        for name in _AT_LEAST_ONE:
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ConfigError(f"{name} must be at least 1, got {value!r}")
+
+    def _check_target(self) -> None:
         if self.calibrated and self.gate != "always":
             raise ConfigError(
                 f"gate={self.gate!r} and a target (min_accuracy, max_retrieval_rate) contradict "
@@ -139,15 +164,6 @@ class Settings:
                 f"calibration={str(self.calibration)!r} does nothing without a target: give "
                 "min_accuracy (such as 0.8) or max_retrieval_rate (such as 0.5) with it"
             )
-        if self.evidence not in get_args(EvidenceMode):
-            raise ConfigError(
-                f"evidence must be one of {', '.join(get_args(EvidenceMode))}; "
-                f"got {self.evidence!r}"
-            )
-        for name in ("max_new_tokens", "max_batch_tokens", "qdrant_timeout", "top_k", "fetch_k"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise ConfigError(f"{name} must be at least 1, got {value!r}")
 
     @property
     def calibrated(self) -> bool:

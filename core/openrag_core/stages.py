@@ -8,7 +8,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from openrag_core.calibration import CalibratedGate
-from openrag_core.conversation import Conversation, Question, question_of
+from openrag_core.conversation import Conversation, Question, check_questions, question_of
 from openrag_core.errors import ConfigError
 from openrag_core.events import (
     CandidateEvent,
@@ -48,7 +48,15 @@ class Stages:
 
     @classmethod
     def of(cls, rag: OpenRAG, asked: Sequence[Question], *, live: bool = False) -> Steps[Stages]:
-        """Begin: questions that are asked in a conversation are made to stand alone."""
+        """Begin: questions that are asked in a conversation are made to stand alone.
+
+        Raises:
+            QuestionError: One is blank, or no text.
+            ConfigError: One has a history and there is no condenser, or several are live.
+        """
+        check_questions(asked)
+        if live and len(asked) != 1:
+            raise ConfigError(f"one question can be shown live, not {len(asked)}")
         stages = cls(rag, [question_of(one) for one in asked], live=live)
         rows = [n for n, one in enumerate(asked) if isinstance(one, Conversation) and one.history]
         if not rows:

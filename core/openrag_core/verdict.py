@@ -68,7 +68,7 @@ def conclude(
         candidates = [best, *(other for other in candidates if other is not best)]
     elif candidates:
         by_relevance = sorted(candidates, key=lambda c: -c.score.relevance)
-        nearest = {p.id: p for candidate in by_relevance for p in candidate.evidence}
+        nearest = {p.key: p for candidate in by_relevance for p in candidate.evidence}
         sources = tuple(nearest.values())[:NEAREST]
         text = "\n".join([f"{NOT_TOLD} Nearest passages:", *map(_name, sources)])
     return Answer(

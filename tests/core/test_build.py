@@ -145,6 +145,8 @@ def test_an_index_of_another_encoder_is_given_free_again(tmp_path: Path) -> None
         ({"top_k": 0}, "top_k must be at least 1, got 0"),
         ({"top_k": "5"}, "top_k must be at least 1, got '5'"),
         ({"fetch_k": -3}, "fetch_k must be at least 1, got -3"),
+        ({"hop_width": 0}, "hop_width must be at least 1, got 0"),
+        ({"threshold": 0.9}, "threshold=0.9 does nothing with gate='always'"),
         ({"evidence": "both"}, "each, joint; got 'both'"),
         ({"max_new_tokens": 0}, "max_new_tokens"),
         ({"qdrant_timeout": 0}, "qdrant_timeout"),

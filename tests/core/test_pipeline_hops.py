@@ -11,7 +11,7 @@ from openrag_core import (
     ScoreWeights,
     Token,
 )
-from openrag_core.records import Evidence
+from openrag_core.records import Evidence, Hops
 from tests.core.test_pipeline import BRIDGE, FERRY, TOWER, rag
 from tests.fakes import FakeGenerator, FakeReranker, FakeRetriever, reflected
 
@@ -81,6 +81,13 @@ async def test_partial_support_asks_for_another_hop() -> None:
 def test_hops_are_whole_numbers_or_auto(hops: object) -> None:
     with pytest.raises(ConfigError, match='whole number >= 1, or "auto"'):
         chained(FakeGenerator(), hops=hops)
+
+
+@pytest.mark.parametrize("hops", [2, "auto"])
+def test_passages_that_are_given_make_no_chains(hops: Hops) -> None:
+    pipeline = chained(FakeGenerator(reflection_trained=True), hops=hops)
+    with pytest.raises(ConfigError, match="single passages are given, and hops="):
+        pipeline.answer_from("When?", [BRIDGE])
 
 
 def test_chains_need_a_retriever_that_finds_them() -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,9 @@ from pydantic import ValidationError
 
 from langchain_openrag import ChatOpenRAG
 from openrag_core import ConfigError, OpenRAG, QuestionError
+from openrag_core.model import TransformersGenerator, load
+
+FIXTURES = Path(__file__).parents[1] / "fixtures"
 
 
 class TestUnit(ChatModelUnitTests):
@@ -123,6 +127,21 @@ async def test_it_does_not_block_the_event_loop(chat: ChatOpenRAG) -> None:
 def adder(a: int, b: int) -> int:
     """Add two numbers."""
     return a + b
+
+
+def test_caches_tell_models_from_each_other(chat: ChatOpenRAG) -> None:
+    tiny, again = (
+        ChatOpenRAG(generator=TransformersGenerator(*load(FIXTURES / "tiny-a", dtype="float32")))
+        for _ in range(2)
+    )
+    assert tiny._get_llm_string() == again._get_llm_string() != chat._get_llm_string()
+    assert tiny.invoke("Hello", max_tokens=2).response_metadata["model_name"].endswith("tiny-a")
+    assert chat._identifying_params["model"] == "bundled"
+
+
+def test_a_length_of_nothing_is_refused(chat: ChatOpenRAG) -> None:
+    with pytest.raises(ConfigError, match="at least 1"):
+        chat.invoke("Hello", max_tokens=0)
 
 
 def test_it_counts_with_its_own_tokenizer(chat: ChatOpenRAG) -> None:

@@ -63,10 +63,13 @@ class TestIntegration(RetrieversIntegrationTests):
 
 
 async def test_a_call_may_set_its_own_k_and_filter(documents_index: PassageIndex) -> None:
-    retriever = OpenRAGRetriever(index=documents_index, filter={"title": {"$ne": "Velora Bridge"}})
+    others = OpenRAGRetriever(index=documents_index, filter={"title": {"$ne": "Velora Bridge"}})
     question = "Who opened the Velora Bridge?"
-    assert "Velora Bridge" not in {d.metadata["title"] for d in retriever.invoke(question)}
+    assert "Velora Bridge" not in {d.metadata["title"] for d in others.invoke(question)}
     only = Field("title") == "Velora Bridge"
+    assert others.invoke(question, filter=only) == []  # a call cannot leave what it was given
+    assert others.invoke(question, filter={}) == others.invoke(question)
+    retriever = OpenRAGRetriever(index=documents_index)
     for found in (
         retriever.invoke(question, k=1, filter=only),
         await retriever.ainvoke(question, k=1, filter={"title": "Velora Bridge"}),
@@ -100,6 +103,8 @@ def test_what_a_call_cannot_set_is_refused(documents_index: PassageIndex) -> Non
         retriever.invoke("When?", filter=Field("metadata.author") == "Ana")
     with pytest.raises(ConfigError, match="takes k and filter, not top_k"):
         retriever.invoke("When?", top_k=3)
+    with pytest.raises(ConfigError, match="k must be at least 1, got 0"):
+        retriever.invoke("When?", k=0)
     with pytest.raises(ConfigError, match="FakeRetriever takes neither filters nor"):
         OpenRAGRetriever(index=FakeRetriever([BRIDGE])).invoke("When?", filter={"title": "x"})
 

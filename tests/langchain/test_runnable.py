@@ -12,7 +12,16 @@ from langchain_core.runnables import RunnableLambda, RunnablePassthrough
 
 from langchain_openrag import OpenRAGRunnable
 from langchain_openrag.runnable import RunnableInput
-from openrag_core import Draft, Gate, OpenRAG, Passage, QuestionError, Written
+from openrag_core import (
+    ConfigError,
+    Draft,
+    Gate,
+    IndexNotFoundError,
+    OpenRAG,
+    Passage,
+    QuestionError,
+    Written,
+)
 from tests.fakes import FakeGenerator, FakeReranker, FakeRetriever, tokens
 
 BRIDGE = Passage(
@@ -100,6 +109,14 @@ async def test_it_is_asynchronous_too(runnable: OpenRAGRunnable) -> None:
     assert pieces == list(runnable.stream("When?"))
 
 
+def test_a_threshold_wants_a_gate(runnable: OpenRAGRunnable) -> None:
+    adaptive = OpenRAGRunnable(rag=runnable.rag, gate="f_minp", threshold=0.9)
+    assert adaptive.configured.gate == Gate("f_minp", 0.9)
+    assert OpenRAGRunnable(rag=adaptive.configured, gate="always").configured.gate.mode == "always"
+    with pytest.raises(ConfigError, match=r"threshold=0.9 does nothing with gate='always'"):
+        OpenRAGRunnable(rag=runnable.rag, threshold=0.9).invoke("When?")
+
+
 def test_a_batch_is_one_batch(runnable: OpenRAGRunnable, generator: FakeGenerator) -> None:
     outputs = runnable.batch(["a", {"input": "b"}, "c"])
     assert [output["answer"] for output in outputs] == ["1893"] * 3
@@ -119,6 +136,24 @@ async def test_a_bad_question_spoils_no_other(
     assert generator.calls[0] == ("write", ("a", "b"))
     with pytest.raises(QuestionError):
         runnable.batch(values)
+
+
+async def test_an_index_that_is_not_there_is_asked_for_once(generator: FakeGenerator) -> None:
+    class Gone(FakeRetriever):
+        def retrieve(self, questions: Sequence[str], top_k: int) -> list[list[Passage]]:
+            super().retrieve(questions, top_k)
+            raise IndexNotFoundError("nothing is there")
+
+    retriever = Gone([])
+    runnable = OpenRAGRunnable(rag=OpenRAG(generator, retriever))
+    asked: list[RunnableInput] = ["a", "b"]
+    for outputs in (
+        runnable.batch(asked, return_exceptions=True),
+        await runnable.abatch(asked, return_exceptions=True),
+    ):
+        assert all(isinstance(one, IndexNotFoundError) for one in outputs)
+        assert len(outputs) == 2
+    assert [questions for questions, _ in retriever.calls] == [("a", "b")] * 2
 
 
 @pytest.mark.parametrize("error", [QuestionError("too long"), ConnectionError("refused")])

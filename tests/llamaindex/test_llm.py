@@ -100,7 +100,12 @@ def test_a_call_may_be_shorter_and_end_sooner(
     for given in (stop, [stop]):
         assert llm.chat(HELLO, stop=given).message.content == cut
         assert "".join(one.delta or "" for one in llm.stream_chat(HELLO, stop=given)) == cut
-    assert OpenRAGLLM(generator, stop=[stop]).chat(HELLO).message.content == cut
+    stopping = OpenRAGLLM(generator, stop=[stop], max_new_tokens=9)
+    assert stopping.chat(HELLO, max_new_tokens=60).message.content == cut
+    for length in (None, 9):  # its own, not the generator's
+        assert stopping.chat(HELLO, max_new_tokens=length, stop=[]) == OpenRAGLLM(
+            generator, max_new_tokens=9
+        ).chat(HELLO)
     assert stop not in cut
 
 

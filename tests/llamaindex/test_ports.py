@@ -109,6 +109,20 @@ async def test_a_postprocessor_ranks_passages() -> None:
     assert (answer.text, answer.grounded) == ("1953", True)
 
 
+def test_nodes_of_the_same_id_are_told_apart_by_their_texts() -> None:
+    texts = [Passage("x", "first"), Passage("x", "one"), Passage("x", "two")]
+    reranker = LlamaIndexReranker(Reversed(), min_relevance=0.5)
+    ranked = reranker.rerank(["When?"], [texts], 5)[0]
+    assert [(p.text, p.rerank_score) for p in ranked] == [("two", 0.9), ("one", 0.3)]
+    nodes = [
+        NodeWithScore(node=TextNode(id_="x", text=text), score=score)
+        for text, score in (("one", 0.9), ("two", 0.1))
+    ]
+    rag = OpenRAG(FakeGenerator(), FakeRetriever([]))
+    response = OpenRAGQueryEngine(rag).synthesize(QueryBundle("When?"), nodes)
+    assert [one.node for one in response.source_nodes] == [one.node for one in nodes]
+
+
 def test_a_postprocessor_without_scores_cannot_rank() -> None:
     silent = LlamaIndexReranker(Reversed(scores=(None, None)), min_relevance=-inf)
     with pytest.raises(ConfigError, match="Reversed gives nodes no scores"):

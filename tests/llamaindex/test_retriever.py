@@ -108,8 +108,11 @@ def test_other_retrievers_of_ours_will_do() -> None:
     with pytest.raises(ConfigError, match="must be at least 1; got 0 and 20"):
         OpenRAGRetriever(FakeRetriever([]), 0)
     many = FakeRetriever([BRIDGE])
-    OpenRAGRetriever(many, 30).retrieve("When?")
-    assert many.calls == [(("When?",), 30)]
+    retriever = OpenRAGRetriever(many, 30, reranker=RERANKER)
+    retriever.retrieve("When?")
+    retriever.similarity_top_k = 50
+    retriever.retrieve("When?")
+    assert [top_k for _, top_k in many.calls] == [30, 50]
 
 
 async def test_it_may_rerank() -> None:

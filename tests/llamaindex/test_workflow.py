@@ -53,6 +53,14 @@ async def test_it_answers_with_sources_and_tells_of_its_steps() -> None:
     assert text == TextEvent(text="1893")
 
 
+async def test_a_draft_that_was_not_sure_enough_is_told() -> None:
+    drafts = {"When?": Draft("maybe", tokens(0.2))}
+    rag = bridges(FakeGenerator(drafts=drafts), gate=Gate("f_minp", 0.5))
+    response, _ = await told(OpenRAGWorkflow(rag), question="When?")
+    assert str(response) == "1893"
+    assert response.metadata["draft"] == "maybe"
+
+
 async def test_text_is_streamed_where_it_is_certain() -> None:
     rag = bridges(FakeStreamingGenerator(answers=LONG), top_k=1)
     _, events = await told(OpenRAGWorkflow(rag), query="When?")

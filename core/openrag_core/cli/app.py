@@ -201,7 +201,10 @@ def _copy(source: Settings, target: Settings, *, sync: bool) -> None:
 def ask(
     question: Annotated[str, typer.Argument(help="In your own words.")],
     gate: Annotated[GateMode, typer.Option(help="What decides to retrieve.")] = DEFAULT.gate,
-    threshold: Annotated[float, typer.Option(help="Of the gate, in [0, 1].")] = DEFAULT.threshold,
+    threshold: Annotated[
+        float | None,
+        typer.Option(help="Of f_ret, f_minp or f_meanp, in [0, 1]; by default 0.5."),
+    ] = None,
     min_accuracy: Annotated[
         float | None,
         typer.Option(help="In place of a gate: share to be right of what is answered."),

@@ -15,7 +15,7 @@ from tenacity import AsyncRetrying, Retrying, stop_after_attempt, wait_random_ex
 from openrag_core.cache import JsonCache
 from openrag_core.conversation import ChatModel, Message, Reply
 from openrag_core.errors import ChatModelError, ConfigError
-from openrag_core.evaluation.replies import Read, read_json
+from openrag_core.replies import Read, read_json
 from openrag_core.steps import Call, Steps, arun, run
 
 _Result = TypeVar("_Result")

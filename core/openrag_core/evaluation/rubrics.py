@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from openrag_core.conversation import Message
 from openrag_core.errors import ConfigError
 from openrag_core.evaluation.cases import Case
-from openrag_core.evaluation.replies import validated
+from openrag_core.replies import validated
 
 Shown = Literal["question", "answer", "references", "sources", "passages"]
 _SYSTEM = """\

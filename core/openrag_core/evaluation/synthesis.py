@@ -23,10 +23,10 @@ from openrag_core.errors import ConfigError, EvaluationError
 from openrag_core.evaluation.asking import FREE, NOTHING, ChatClient, Price, Usage
 from openrag_core.evaluation.cases import Case
 from openrag_core.evaluation.critiques import CRITIQUES, writing
-from openrag_core.evaluation.replies import validated
 from openrag_core.evaluation.rubrics import Rubric
 from openrag_core.json_lines import write_json_lines
 from openrag_core.records import Passage
+from openrag_core.replies import validated
 from openrag_core.steps import Call, Steps, arun, run
 from openrag_core.words import count_words, normalised, within
 

@@ -53,14 +53,13 @@ class MixtureReranker:
                 reranker, "rerank", (questions, passages, everything)
             )
             for total, own, scored in zip(totals, passages, ranked, strict=True):
-                # With the text, since ids of passages that others found may be there twice.
-                scores = {(one.id, one.text): one.rerank_score or 0.0 for one in scored}
+                scores = {one.key: one.rerank_score or 0.0 for one in scored}
                 for place, passage in enumerate(own):
-                    if (passage.id, passage.text) not in scores:
+                    if passage.key not in scores:
                         raise ConfigError(
                             f"{type(reranker).__name__} scores {len(scored)} of {len(own)} "
                             "passages, and a mixture needs the scores of all: have it keep every "
                             "passage"
                         )
-                    total[place] += share * scores[passage.id, passage.text]
+                    total[place] += share * scores[passage.key]
         return [best_first(*pair, top_k) for pair in zip(passages, totals, strict=True)]

@@ -31,6 +31,7 @@ class CachedEncoder:
 
     def __init__(self, encoder: DenseEncoder, file: Path) -> None:
         self.encoder = encoder
+        self._file = file
         self._lock = Lock()
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -68,6 +69,20 @@ class CachedEncoder:
         return self._encode("question", self.encoder.encode_questions, texts)
 
     def _encode(
+        self,
+        kind: str,
+        encode: Callable[[Sequence[str]], list[list[float]]],
+        texts: Sequence[str],
+    ) -> list[list[float]]:
+        try:
+            return self._encoded(kind, encode, texts)
+        except sqlite3.Error as error:
+            raise ConfigError(
+                f"{self._file} cannot be used as a cache of vectors ({error}): wait for whoever "
+                "uses it, or name another file"
+            ) from error
+
+    def _encoded(
         self,
         kind: str,
         encode: Callable[[Sequence[str]], list[list[float]]],

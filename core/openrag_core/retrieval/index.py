@@ -290,7 +290,7 @@ class PassageIndex:
         self, questions: Sequence[str], top_k: int, options: SearchOptions
     ) -> Steps[list[list[Passage]]]:
         check_call(questions, top_k)
-        if not self._exists():
+        if not (self._checked or (yield Call(self, "_exists", ()))):
             raise IndexNotFoundError(f"there is no index at {self.store.address}. {_MAKE_ONE}")
         check_filter(options.filter)
         among = self.scope if options.filter is None else self.scoped(options.filter)

@@ -19,7 +19,7 @@ from itertools import count, islice
 import regex
 
 from openrag_core.errors import ConfigError
-from openrag_core.ports import Reranker, Retriever
+from openrag_core.ports import Reranker, Retriever, SearchRetriever
 from openrag_core.records import Evidence, Passage
 from openrag_core.search import SearchOptions
 from openrag_core.steps import Call, Steps, arun, run
@@ -82,9 +82,9 @@ class MultihopRetriever:
         return self._reranker
 
     @property
-    def options(self) -> SearchOptions | None:
-        """The retriever's, where it has some."""
-        return getattr(self._retriever, "options", None)
+    def options(self) -> SearchOptions:
+        """Those of the retriever, where it has some."""
+        return getattr(self._retriever, "options", None) or SearchOptions()
 
     @property
     def tenant(self) -> str | None:
@@ -96,14 +96,26 @@ class MultihopRetriever:
         """Whether the retriever is in this process."""
         return bool(getattr(self._retriever, "local", False))
 
-    def retrieve(self, questions: Sequence[str], top_k: int) -> list[list[Passage]]:
-        """The passages of the first hop, best first."""
-        return self._retriever.retrieve(questions, top_k)
+    def retrieve(
+        self, questions: Sequence[str], top_k: int, options: SearchOptions | None = None
+    ) -> list[list[Passage]]:
+        """The passages of the first hop, best first.
 
-    async def aretrieve(self, questions: Sequence[str], top_k: int) -> list[list[Passage]]:
+        Raises:
+            ConfigError: The retriever cannot be told options.
+        """
+        return run(self._retrieve(questions, top_k, options))
+
+    async def aretrieve(
+        self, questions: Sequence[str], top_k: int, options: SearchOptions | None = None
+    ) -> list[list[Passage]]:
         """The same; the event loop goes on."""
-        found: list[list[Passage]] = await arun(self._retrieve(questions, top_k))
-        return found
+        return await arun(self._retrieve(questions, top_k, options))
+
+    def close(self) -> None:
+        """Close the retriever, where it can be closed."""
+        if close := getattr(self._retriever, "close", None):
+            close()
 
     def extend(
         self, questions: Sequence[str], chains: Sequence[Sequence[Evidence]], top_k: int
@@ -148,8 +160,18 @@ class MultihopRetriever:
             made = self.extend(questions, made, top_k if hop == hops else self._width)
         return [own[:top_k] for own in made]
 
-    def _retrieve(self, questions: Sequence[str], top_k: int) -> Steps[list[list[Passage]]]:
-        found: list[list[Passage]] = yield Call(self._retriever, "retrieve", (questions, top_k))
+    def _retrieve(
+        self, questions: Sequence[str], top_k: int, options: SearchOptions | None = None
+    ) -> Steps[list[list[Passage]]]:
+        arguments: tuple[object, ...] = (questions, top_k)
+        if options is not None:
+            if not isinstance(self._retriever, SearchRetriever):
+                raise ConfigError(
+                    f"{type(self._retriever).__name__} takes neither filters nor options: leave "
+                    "them out"
+                )
+            arguments = (*arguments, options)
+        found: list[list[Passage]] = yield Call(self._retriever, "retrieve", arguments)
         return found
 
     def _extend(
@@ -211,11 +233,11 @@ def lengthened_question(question: str, chain: Evidence) -> str:
 
 def _best(lengthened: Sequence[tuple[Chain, Sequence[Passage]]], fetch_k: int) -> list[_Scored]:
     """Every chain with every passage that was found for it, best first, each set once."""
-    best: dict[frozenset[str], _Scored] = {}
+    best: dict[frozenset[tuple[str, str]], _Scored] = {}
     for place, (chain, passages) in enumerate(lengthened, start=1):
         for rank, passage in islice(_new(chain, passages), fetch_k):
             score = 1 / (_OFFSET + place) + 1 / (_OFFSET + rank) + _NAMED * _named(passage, chain)
-            key = frozenset(p.id for p in (*chain, passage))
+            key = frozenset(p.key for p in (*chain, passage))
             if key not in best or best[key].score < score:
                 best[key] = _Scored((*chain, passage), score)
     return sorted(best.values(), key=lambda one: -one.score)

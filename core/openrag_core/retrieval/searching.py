@@ -16,6 +16,7 @@ from openrag_core.steps import Call, Steps
 
 _SPARE = 3  # times top_k that is searched, since some of what is found is left out
 _WIDER = 4  # times that, where it was not enough
+_MOST = 5_000  # then fewer passages will do: every one that is looked at costs its payload
 _COMPARING = {"$eq", "$gt", "$gte", "$lt", "$lte", "$in"}
 Contents = Callable[[Hit], tuple[str, str]]
 """The text of a point, and the document that it is of."""
@@ -93,7 +94,8 @@ def search_distinct(
 ) -> Steps[list[list[Hit]]]:
     """Search once; and again, for more, where too many of what was found is left out.
 
-    Of hits with the same text the best one is kept.
+    Of hits with the same text the best one is kept. Where thousands of hits are left out, fewer
+    than `top_k` may be given.
     """
     kept: list[list[Hit]] = [[] for _ in queries]
     rows, limit = list(range(len(queries))), _SPARE * top_k
@@ -104,7 +106,9 @@ def search_distinct(
             kept[row] = _distinct(hits, options.max_per_document, contents)[:top_k]
         more = zip(rows, found, strict=True)
         rows = [row for row, hits in more if len(hits) == limit and len(kept[row]) < top_k]
-        limit *= _WIDER
+        if limit >= _MOST:
+            break
+        limit = min(limit * _WIDER, _MOST)
     return kept
 
 

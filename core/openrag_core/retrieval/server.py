@@ -11,7 +11,7 @@ from threading import Lock
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
-from grpc import RpcError
+from grpc import RpcError, StatusCode
 from qdrant_client import AsyncQdrantClient, QdrantClient, models
 from qdrant_client.common.client_exceptions import QdrantException, ResourceExhaustedResponse
 from qdrant_client.http.exceptions import ApiException
@@ -56,6 +56,8 @@ _Result = TypeVar("_Result")
 
 def _busy(error: BaseException) -> bool:
     """Whether the server may do as asked a little later; every call may be repeated."""
+    if isinstance(error, RpcError):
+        return error.code() in {StatusCode.UNAVAILABLE, StatusCode.RESOURCE_EXHAUSTED}
     status = getattr(error, "status_code", None)
     return isinstance(error, ResourceExhaustedResponse) or status in {429, 500, 502, 503, 504}
 
@@ -137,6 +139,7 @@ class ServerStore:
         self._names: VectorNames | None = None
         self.address = f"{server.url if server else MEMORY} (collection {collection})"
         self._description: Mapping[str, Any] | None = None
+        self._payload_indexed = self.local
         if server is not None:
             self._check_version()
 
@@ -203,17 +206,13 @@ class ServerStore:
             write_consistency_factor=server and server.write_consistency_factor,
             metadata=dict(description),
         )
-        for field, kind in PAYLOAD_INDEXES.items() if not self.local else ():
-            how: Any = (
-                models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD, is_tenant=True)
-                if field == "tenant"
-                else models.PayloadSchemaType(kind)
-            )
-            self._call(self._client.create_payload_index, self._collection, field, how)
+        self._index_payload()
         self._description = description
 
     def upsert(self, points: Sequence[Point]) -> None:
         """Add or replace points."""
+        if not self._payload_indexed:
+            self._index_payload()  # whoever made the collection may have been stopped before
         batch = [
             models.PointStruct(
                 id=point.id,
@@ -289,6 +288,20 @@ class ServerStore:
         """Close the connection."""
         self._client.close()
 
+    def _index_payload(self) -> None:
+        """Make the payload indexes that are not there."""
+        if not self.local:
+            made = self._call(self._client.get_collection, self._collection).payload_schema
+            for field, kind in PAYLOAD_INDEXES.items():
+                how: Any = (
+                    models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD, is_tenant=True)
+                    if field == "tenant"
+                    else models.PayloadSchemaType(kind)
+                )
+                if field not in made:
+                    self._call(self._client.create_payload_index, self._collection, field, how)
+        self._payload_indexed = True
+
     def _requests(
         self, queries: Sequence[Query], limit: int, options: SearchOptions
     ) -> list[models.QueryRequest]:
@@ -329,7 +342,8 @@ class ServerStore:
         raise AssertionError  # the last attempt raises what it met
 
     def _failed(self, error: Exception) -> IndexUnreachableError:
+        refused = getattr(error, "status_code", None) in {400, 413, 422}
+        hint = "" if refused else ". Check the address, the API key and whether the server runs"
         return IndexUnreachableError(
-            f"the Qdrant server {self.address} did not do as asked: {error}. "
-            "Check the address, the API key and whether the server runs"
+            f"the Qdrant server {self.address} did not do as asked: {error}{hint}"
         )

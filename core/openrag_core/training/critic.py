@@ -6,8 +6,6 @@ are asked here at once, with the answer given.
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -17,6 +15,7 @@ from tenacity import RetryError, Retrying, stop_after_attempt, wait_random_expon
 
 from openrag_core.cache import JsonCache
 from openrag_core.errors import CriticError
+from openrag_core.replies import read_json
 from openrag_core.training.questions import Question, Text
 
 Support = Literal["full", "partial", "none"]
@@ -25,7 +24,6 @@ _SUPPORT: dict[Support, str] = {
     "partial": "[Partially supported]",
     "none": "[No support / Contradictory]",
 }
-_JSON = re.compile(r"\{.*?\}", re.DOTALL)
 _PROMPT = """\
 You judge training data for question answering. Read the question, the answer that is expected, \
 and one passage.
@@ -138,15 +136,21 @@ def parse_judgement(reply: str) -> Judgement:
     """Read a reply; whatever surrounds the JSON object is passed over.
 
     Raises:
-        CriticError: There is none, or it is no judgement.
+        CriticError: There is none, it is no judgement, or several contradict each other.
     """
-    for found in _JSON.findall(reply):
-        try:
-            content = json.loads(found)
-            return Judgement(content["relevant"], content["support"], content["utility"])
-        except (ValueError, KeyError):
-            continue
-    raise CriticError(f"no judgement in the reply {reply[:200]!r}")
+    try:
+        return read_json(reply, _judgement)
+    except ValueError as error:
+        raise CriticError(f"no judgement in the reply {reply[:200]!r}: {error}") from error
+
+
+def _judgement(content: dict[str, Any]) -> Judgement:
+    try:
+        return Judgement(content["relevant"], content["support"], content["utility"])
+    except KeyError as error:
+        raise ValueError(f"it does not tell {error}") from error
+    except CriticError as error:
+        raise ValueError(str(error)) from error
 
 
 def judge_all(

@@ -10,7 +10,7 @@ import pytest
 from openrag_core import ChatModelError, ConfigError, EvaluationError
 from openrag_core.cache import JsonCache
 from openrag_core.evaluation import FAITHFULNESS, RELEVANCE, RUBRICS, Case, Judge, Price, Rubric
-from openrag_core.evaluation.replies import read_json
+from openrag_core.replies import read_json
 from tests.core.evaluation.chats import AsyncChat, ScriptedChat, in_turn
 
 GOOD = '{"reason": "as it should be", "grade": 4}'

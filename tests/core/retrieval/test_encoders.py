@@ -1,6 +1,8 @@
 """core/openrag_core/retrieval/encoders.py: the real dense encoder, and what remembers for it."""
 
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -110,6 +112,17 @@ def test_what_was_encoded_is_remembered(tmp_path: Path, encoder: LetterEncoder) 
     CachedEncoder(LetterEncoder("others"), file).encode_passages(["a"])
     assert encoder.encoded == 1
     assert len(again.encode_passages([str(n) for n in range(1200)])) == 1200
+
+
+def test_a_cache_that_somebody_else_holds_is_named(tmp_path: Path, encoder: LetterEncoder) -> None:
+    file = tmp_path / "vectors.db"
+    cached = CachedEncoder(encoder, file)
+    cached.encode_passages(["a"])
+    with closing(sqlite3.connect(file)) as other:
+        other.execute("DROP TABLE vectors")
+        other.commit()
+    with pytest.raises(ConfigError, match=r"vectors\.db cannot be used as a cache of vectors"):
+        cached.encode_passages(["b"])
 
 
 def test_a_file_that_is_no_cache_is_refused(tmp_path: Path, encoder: LetterEncoder) -> None:

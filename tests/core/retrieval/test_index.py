@@ -1,6 +1,7 @@
 """core/openrag_core/retrieval/index.py: what is found, and what is refused."""
 
 import asyncio
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,10 @@ from openrag_core.retrieval import (
     EdgeStore,
     PassageIndex,
     document_from_text,
+    searching,
 )
 from openrag_core.retrieval.index import check_indexed
+from openrag_core.retrieval.store import Hit
 from tests.core.retrieval.conftest import LetterEncoder, memory
 
 
@@ -155,6 +158,39 @@ def test_an_index_without_tenants_takes_none(encoder: LetterEncoder) -> None:
     PassageIndex(store, encoder).add_documents([document_from_text("Ours.", "1")])
     with pytest.raises(IndexMismatchError, match="was made without tenants"):
         PassageIndex(store, encoder, tenant="one")
+
+
+def test_a_crowding_document_is_not_read_to_its_end(
+    encoder: LetterEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(searching, "_MOST", 20)
+    index, limits = PassageIndex(memory(), encoder), list[int]()
+    long = "\n\n".join(f"# {n}\n\nferry {n}" for n in range(40))
+    index.add_documents([document_from_text(long, "c"), document_from_text("ship", "d")])
+    search = index.store.search
+
+    def counted(queries: Any, limit: int, options: SearchOptions) -> list[list[Hit]]:  # noqa: ANN401
+        limits.append(limit)
+        return search(queries, limit, options)
+
+    monkeypatch.setattr(index.store, "search", counted)
+    (found,) = index.retrieve(["ferry"], 2, SearchOptions(mode="dense", max_per_document=1))
+    assert [p.metadata["doc_id"] for p in found] == ["c"]
+    assert limits == [6, 20]
+
+
+async def test_an_event_loop_does_not_wait_for_the_store(encoder: LetterEncoder) -> None:
+    index, threads = PassageIndex(memory(), encoder), list[threading.Thread]()
+
+    def exists() -> bool:
+        threads.append(threading.current_thread())
+        return False
+
+    index._exists = exists  # type: ignore[method-assign]
+    with pytest.raises(IndexNotFoundError):
+        await index.aretrieve(["ferry"], 1)
+    assert threads
+    assert threading.main_thread() not in threads
 
 
 def test_equal_texts_and_crowding_documents_are_thinned(encoder: LetterEncoder) -> None:

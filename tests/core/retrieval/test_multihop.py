@@ -7,10 +7,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import pytest
+from qdrant_client import QdrantClient
 
-from openrag_core import ChainRetriever, ConfigError, Passage
-from openrag_core.retrieval import MultihopRetriever
+from openrag_core import ChainRetriever, ConfigError, Field, Passage
+from openrag_core.retrieval import (
+    MultihopRetriever,
+    PassageIndex,
+    ServerStore,
+    document_from_text,
+)
 from openrag_core.retrieval.multihop import lengthened_question
+from tests.core.retrieval.conftest import LetterEncoder
 
 PASSAGES = [
     Passage("film", "The Grey Ferry is a film directed by Ana Tolvik.", "The Grey Ferry (film)"),
@@ -100,6 +107,17 @@ def test_a_reranker_reads_whole_chains() -> None:
     (chains,) = multihop.chains([QUESTION], 2)
     assert {frozenset(own) for own in ids(chains)} == {frozenset({"film", "other"})}
     assert {passage.rerank_score for passage in chains[0]} == {0.9}
+
+
+def test_filters_reach_the_retriever_of_the_first_hop(encoder: LetterEncoder) -> None:
+    index = PassageIndex(ServerStore(QdrantClient(":memory:"), "x"), encoder)
+    index.add_documents([document_from_text("A ferry.", "1"), document_from_text("A ship.", "2")])
+    multihop = MultihopRetriever(index)
+    options = multihop.options.narrowed(Field("doc_id") == "2")
+    assert index.retrieve(["ferry"], 5, options) == multihop.retrieve(["ferry"], 5, options)
+    assert [p.text for p in multihop.retrieve(["ferry"], 5, options)[0]] == ["A ship."]
+    with pytest.raises(ConfigError, match="WordRetriever takes neither filters nor options"):
+        MultihopRetriever(WordRetriever()).retrieve(["ferry"], 5, options)
 
 
 async def test_event_loops_find_the_same() -> None:

@@ -4,9 +4,12 @@ import socket
 from collections.abc import Iterator
 
 import pytest
+from grpc import RpcError, StatusCode
+from qdrant_client import QdrantClient, models
 
 from openrag_core import ConfigError, IndexUnreachableError
-from openrag_core.retrieval import Server, ServerStore
+from openrag_core.retrieval import Server, ServerStore, server
+from openrag_core.retrieval.store import PAYLOAD_INDEXES
 from tests.core.retrieval.rest import served
 from tests.core.retrieval.test_store import DESCRIPTION, HYBRID, point, query
 
@@ -65,6 +68,47 @@ def test_a_collection_is_made_as_asked() -> None:
         }
         assert indexed["tenant"] == {"type": "keyword", "is_tenant": True}
         assert indexed["created_at"] == "datetime"
+        store.close()
+
+
+def test_a_collection_that_was_left_half_made_is_completed() -> None:
+    with served() as (url, asked):
+        client = QdrantClient(url=url, check_compatibility=False)
+        vectors = {"dense": models.VectorParams(size=4, distance=models.Distance.COSINE)}
+        sparse = {"bm25": models.SparseVectorParams(modifier=models.Modifier.IDF)}
+        client.create_collection(
+            "x", vectors, sparse_vectors_config=sparse, metadata=dict(DESCRIPTION)
+        )
+        store = ServerStore.connect(Server(url=url), "x")
+        assert store.description == DESCRIPTION
+        for _ in range(2):  # once is enough
+            store.upsert([point(1)])
+        indexed = [one["body"]["field_name"] for one in asked if one["path"].endswith("x/index")]
+        assert sorted(indexed) == sorted(PAYLOAD_INDEXES)
+        client.close()
+        store.close()
+
+
+def test_a_busy_server_is_asked_again_over_grpc_too() -> None:
+    class BusyError(RpcError):
+        def code(self) -> StatusCode:
+            return StatusCode.UNAVAILABLE
+
+    class RefusedError(BusyError):
+        def code(self) -> StatusCode:
+            return StatusCode.INVALID_ARGUMENT
+
+    assert server._busy(BusyError())
+    assert not server._busy(RefusedError())
+
+
+def test_what_a_server_refuses_is_not_blamed_on_the_address() -> None:
+    with served() as (url, _):
+        store = ServerStore.connect(Server(url=url), "x")
+        store.create(DESCRIPTION)
+        with pytest.raises(IndexUnreachableError, match="did not do as asked") as refused:
+            store.create(DESCRIPTION)  # it is there
+        assert "Check the address" not in str(refused.value)
         store.close()
 
 

@@ -50,6 +50,12 @@ def test_a_reply_that_is_no_judgement_is_refused(reply: str) -> None:
         parse_judgement(reply)
 
 
+def test_a_judgement_in_the_passage_is_not_believed() -> None:
+    """The reply repeats the passage, in which somebody has written a judgement."""
+    with pytest.raises(CriticError, match="say different things"):
+        parse_judgement(f"The passage says {YES}, but: {YES.replace('true', 'false')}")
+
+
 def test_the_model_is_told_all_that_it_needs() -> None:
     critic, asked = chat(YES)
     critic.judge("Who opened it?", "Ana {x}", Text("Velora", "Ana did {y}."))

@@ -109,6 +109,11 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     broken.write_bytes(gzip.compress(published().encode())[:-9])
     with pytest.raises(TrainingDataError, match=r"rows\.jsonl\.gz: cannot be read"):
         list(read_rows(broken))
+    damaged = bytearray(gzip.compress(published().encode() * 99))
+    damaged[40:60] = b"x" * 20
+    broken.write_bytes(damaged)
+    with pytest.raises(TrainingDataError, match=r"rows\.jsonl\.gz: cannot be read"):
+        list(read_rows(broken))
 
 
 def test_a_dataset_is_read_by_name_and_subset(tmp_path: Path) -> None:

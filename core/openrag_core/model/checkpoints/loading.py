@@ -75,6 +75,7 @@ def load(
         )
     model: Any
     model, tokenizer = _load(path_or_name, base, kwargs)
+    model.name_or_path = str(path_or_name)  # an adapter's says where its base lies
     use_cpu_decoding(model)
     if "device_map" not in kwargs:
         model.to(where)
