@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import PurePath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from langchain_core.documents import Document
 from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import BaseTool, StructuredTool
 from pydantic import BaseModel, ConfigDict, Field
 
 from langchain_openrag.output import RunnableOutput
 from openrag_core import OpenRAG, OpenRAGError
+from openrag_core.html import place
 
 if TYPE_CHECKING:
     from langchain_openrag.runnable import OpenRAGRunnable
@@ -82,11 +83,11 @@ def _shown(output: RunnableOutput) -> str:
         return output["answer"]
     own = set(output["candidates"][0]["context"])
     sources = [document for document in output["context"] if document.id in own]
-    lines = [f"[{n}] {_name(one.metadata)}" for n, one in enumerate(sources, start=1)]
+    lines = [f"[{n}] {_name(one)}" for n, one in enumerate(sources, start=1)]
     return "\n".join([output["answer"], "Sources:", *lines])
 
 
-def _name(metadata: dict[str, Any]) -> str:
-    source = str(metadata.get("source") or "")
-    where = source if "://" in source else PurePath(source).name  # folders are nobody's business
-    return " · ".join(part for part in (str(metadata.get("title") or ""), where) if part)
+def _name(document: Document) -> str:
+    metadata = document.metadata
+    named = {name: str(metadata.get(name) or "") for name in ("title", "source")}
+    return place({**named, "id": document.id, "metadata": metadata})

@@ -5,6 +5,7 @@ live in `openrag_core.model`, the index in `openrag_core.retrieval`; `openrag_co
 ready pipeline together from settings.
 """
 
+from openrag_core.calibration import CalibratedGate
 from openrag_core.chat_generator import ChatGenerator
 from openrag_core.conversation import (
     ChatCondenser,
@@ -49,6 +50,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Answer",
+    "CalibratedGate",
     "Candidate",
     "ChainRetriever",
     "ChatCondenser",

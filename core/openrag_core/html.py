@@ -208,7 +208,11 @@ def passage(values: Mapping[str, Any], label: str = "") -> Html:
 
 
 def place(values: Mapping[str, Any]) -> str:
-    """The name of a passage, for readers: title, file or address, page."""
+    """The name of a passage, for any reader: title, file or address, page; no folders.
+
+    Args:
+        values: Its id, title, source and metadata.
+    """
     source = str(values["source"])
     where = source if _WEB.match(source) else PurePath(source).name
     page = f"page {values['metadata']['page']}" if "page" in values["metadata"] else ""

@@ -98,7 +98,7 @@ class PassageScore:
     """
 
     seq: float
-    """exp(mean token log-probability) of the answer, in (0, 1]."""
+    """exp(mean token log-probability) of the answer, in [0, 1]; 0 of an empty one."""
     rel: float | None = None
     """Is the passage relevant to the question? In [0, 1]."""
     sup: float | None = None

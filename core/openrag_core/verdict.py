@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from math import inf
-from pathlib import PurePath
 
+from openrag_core.html import place
 from openrag_core.records import Answer, Candidate, Decision, Draft, Passage, mean_probability
 
 NOT_TOLD = "The documents do not tell."
@@ -70,7 +70,8 @@ def conclude(
         by_relevance = sorted(candidates, key=lambda c: -c.score.relevance)
         nearest = {p.key: p for candidate in by_relevance for p in candidate.evidence}
         sources = tuple(nearest.values())[:NEAREST]
-        text = "\n".join([f"{NOT_TOLD} Nearest passages:", *map(_name, sources)])
+        names = (f"- {place(asdict(passage))}" for passage in sources)
+        text = "\n".join([f"{NOT_TOLD} Nearest passages:", *names])
     return Answer(
         question=question,
         text=text,
@@ -84,9 +85,3 @@ def conclude(
         draft=draft,
         seconds=seconds,
     )
-
-
-def _name(passage: Passage) -> str:
-    """What a reader may see: `sources` has the whole paths."""
-    parts = [part for part in (passage.title, PurePath(passage.source).name) if part]
-    return f"- {' · '.join(parts) or passage.id}"

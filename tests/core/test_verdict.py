@@ -1,5 +1,6 @@
 """core/openrag_core/verdict.py: what is believed, and what is said when nothing is."""
 
+from dataclasses import replace
 from math import inf
 
 import pytest
@@ -44,6 +45,11 @@ def test_where_nothing_reaches_them_the_answer_says_so_and_names_the_nearest() -
     got = answer(far, near)
     assert got.text == (
         "The documents do not tell. Nearest passages:\n- Title b · b.md\n- Title a · a.md"
+    )
+    web = replace(far.written.evidence[0], source="https://example.org/guide/index.html")
+    written = replace(far.written, evidence=(replace(web, metadata={"page": 2}),))
+    assert answer(replace(far, written=written)).text.endswith(
+        "\n- Title a · https://example.org/guide/index.html · page 2"
     )
     assert (got.grounded, got.abstained, got.confidence) == (False, True, 0.0)
     assert [source.id for source in got.sources] == ["b", "a"]
