@@ -11,7 +11,6 @@ from langchain_openrag.compressor import (  # noqa: E402
     ReflectionReranker,
     RerankerCompressor,
 )
-from langchain_openrag.context import chat_model_context  # noqa: E402
 from langchain_openrag.documents import from_documents, to_document, to_passage  # noqa: E402
 from langchain_openrag.embeddings import EmbeddingsEncoder, EncoderEmbeddings  # noqa: E402
 from langchain_openrag.output import CandidateOutput, RunnableOutput  # noqa: E402
@@ -40,7 +39,6 @@ __all__ = [
     "ReflectionReranker",
     "RerankerCompressor",
     "RunnableOutput",
-    "chat_model_context",
     "create_openrag_tool",
     "from_documents",
     "to_document",

@@ -75,7 +75,7 @@ class ChatOpenRAG(BaseChatModel):
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         params = super()._get_ls_params(stop=stop, **kwargs)
         params["ls_provider"] = "openrag"
-        params["ls_model_name"] = self._name
+        params["ls_model_name"] = str(kwargs.get("model", self._name))
         params["ls_max_tokens"] = int(kwargs.get("max_tokens") or self.max_tokens)
         params["ls_temperature"] = 0.0
         return params

@@ -99,9 +99,9 @@ class LangChainChat:
         """Kind and settings of the model, under which its replies are kept; None of a chain."""
         match self._model:
             case BaseChatModel() as model:
-                return model_name(model)
+                return _model_name(model)
             case RunnableBinding(bound=BaseChatModel() as model, kwargs=settings):
-                return model_name(model, **settings)
+                return _model_name(model, **settings)
         return None
 
     def reply(self, conversations: Sequence[Sequence[Message]]) -> list[Reply]:
@@ -115,7 +115,7 @@ class LangChainChat:
         return [_reply(message) for message in await self._model.abatch(messages, _UNSEEN)]  # type: ignore[arg-type]
 
 
-def model_name(model: BaseChatModel, **settings: object) -> str:
+def _model_name(model: BaseChatModel, **settings: object) -> str:
     """What tells a chat model from others: its kind, and a hash of its settings without secrets."""
     digest = sha256(model._get_llm_string(**settings).encode()).hexdigest()[:12]  # type: ignore[arg-type]
     return f"{model._llm_type} {digest}"

@@ -14,6 +14,7 @@ from pydantic import ConfigDict, Field, SkipValidation
 
 from langchain_openrag.documents import to_document
 from openrag_core import Filter, OpenRAG, Reranker, Retriever, SearchOptions
+from openrag_core.conversation import check_questions
 from openrag_core.errors import ConfigError
 from openrag_core.filters import from_dict
 from openrag_core.ports import SearchRetriever
@@ -66,6 +67,7 @@ class OpenRAGRetriever(BaseRetriever):
             raise ConfigError(
                 f"a call of OpenRAGRetriever takes k and filter, not {', '.join(sorted(unknown))}"
             )
+        check_questions([query])
         wanted = self.k if k is None else k
         if wanted < 1:
             raise ConfigError(f"k must be at least 1, got {wanted}")

@@ -15,7 +15,7 @@ from langchain_core.messages import BaseMessage
 from langchain_core.prompt_values import PromptValue
 from langchain_core.runnables import RunnableConfig, RunnableSerializable
 from langchain_core.tools import BaseTool
-from pydantic import ConfigDict, SkipValidation
+from pydantic import ConfigDict, SkipValidation, field_validator
 
 from langchain_openrag.output import Pieces, RunnableOutput, to_output
 from langchain_openrag.questions import to_question
@@ -29,6 +29,7 @@ from openrag_core import (
     QuestionError,
     ScoreWeights,
 )
+from openrag_core.build import check_pipeline
 from openrag_core.conversation import check_questions, question_of
 from openrag_core.errors import PassageIndexError, RerankerError
 from openrag_core.events import AnswerEvent
@@ -63,6 +64,11 @@ class OpenRAGRunnable(RunnableSerializable[RunnableInput, RunnableOutput]):
     """Of the scores, in place of the pipeline's."""
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
+
+    @field_validator("rag")
+    @classmethod
+    def _check_rag(cls, rag: object) -> object:
+        return check_pipeline(rag)
 
     def as_tool(self, args_schema: Any = None, **kwargs: Any) -> BaseTool:  # noqa: ANN401
         """A tool that takes a question and keeps the sources; see `create_openrag_tool`."""

@@ -128,6 +128,12 @@ class LlamaIndexChat:
         asynchronous = "achat" if llm.metadata.is_chat_model else "acomplete"
         self._blocks = _inherits(llm, CustomLLM, asynchronous)
 
+    @property
+    def name(self) -> str | None:
+        """Kind and name of the model, under which its replies are kept; None where it has none."""
+        named = self._llm.metadata.model_name
+        return None if named in {"", "unknown"} else f"{self._llm.class_name()} {named}"
+
     def reply(self, conversations: Sequence[Sequence[Message]]) -> list[Reply]:
         """One reply to each conversation."""
         with ThreadPoolExecutor(self._concurrency) as threads:

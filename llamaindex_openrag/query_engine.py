@@ -19,6 +19,7 @@ from llamaindex_openrag.nodes import to_node, to_passage
 from llamaindex_openrag.response import GrowingResponse
 from llamaindex_openrag.run import Run
 from openrag_core import ConfigError, OpenRAG, Passage
+from openrag_core.build import check_pipeline
 from openrag_core.events import StageEnded, StageStarted
 
 
@@ -35,6 +36,9 @@ class OpenRAGQueryEngine(BaseQueryEngine):
         streaming: Whether to respond while the answer is still being written. Source nodes are
             there from the beginning, the rest of the metadata once the text has ended.
         callback_manager: Of LlamaIndex.
+
+    Raises:
+        ConfigError: It is no pipeline.
     """
 
     def __init__(
@@ -45,7 +49,7 @@ class OpenRAGQueryEngine(BaseQueryEngine):
         callback_manager: CallbackManager | None = None,
     ) -> None:
         super().__init__(callback_manager)
-        self.rag = rag
+        self.rag = check_pipeline(rag)
         self.streaming = streaming
 
     def retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:

@@ -12,6 +12,7 @@ from llamaindex_openrag.filters import from_metadata_filters
 from llamaindex_openrag.nodes import to_node
 from llamaindex_openrag.postprocessor import OpenRAGPostprocessor
 from openrag_core import ConfigError, Passage, Reranker, Retriever, SearchOptions
+from openrag_core.conversation import check_questions
 from openrag_core.ports import SearchRetriever
 from openrag_core.steps import Call, Steps, arun, run
 
@@ -81,6 +82,7 @@ class OpenRAGRetriever(BaseRetriever):
         )
 
     def _search(self, query_bundle: QueryBundle) -> Steps[list[NodeWithScore]]:
+        check_questions([query_bundle.query_str])
         top_k = self.similarity_top_k  # which may have been set since
         if self._reranker is not None:
             top_k = max(top_k, self._fetch_k)

@@ -15,6 +15,7 @@ from llamaindex_openrag.messages import to_history
 from llamaindex_openrag.nodes import to_node, to_passage
 from llamaindex_openrag.response import to_response
 from openrag_core import ConfigError, Decision, Draft, OpenRAG
+from openrag_core.build import check_pipeline
 from openrag_core.conversation import Conversation
 from openrag_core.events import AnswerEvent, CandidateEvent, TokenEvent, rest_of
 
@@ -89,12 +90,13 @@ class OpenRAGWorkflow(Workflow):
         **settings: Of `Workflow`.
 
     Raises:
-        ConfigError: The pipeline reads chains of passages, which the steps would take apart.
+        ConfigError: It is no pipeline, or reads chains of passages, which the steps would take
+            apart.
     """
 
     def __init__(self, rag: OpenRAG, *, timeout: float | None = None, **settings: Any) -> None:
         super().__init__(timeout=timeout, **settings)
-        if rag.hops != 1:
+        if check_pipeline(rag).hops != 1:
             raise ConfigError(
                 f"the workflow hands on single passages, and hops={rag.hops!r} makes chains of "
                 "them: use OpenRAGQueryEngine, or hops=1"

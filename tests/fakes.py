@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import log
 from typing import Any, Generic, TypeVar
 
-from openrag_core import Conversation, Draft, Passage, Token, Written
+from openrag_core import Conversation, Draft, Message, Passage, Reply, Token, Written
 from openrag_core.ports import Piece, Settled
 from openrag_core.records import Evidence
 
@@ -134,6 +134,17 @@ class FakeStreamingGenerator(FakeGenerator):
             pieces[-1] = replace(pieces[-1], result=whole)
         self.streams.append(FakeTexts(pieces))
         return self.streams[-1]
+
+
+@dataclass
+class FakeChat:
+    """Replies to the last message of each conversation."""
+
+    says: Callable[[str], str]
+
+    def reply(self, conversations: Sequence[Sequence[Message]]) -> list[Reply]:
+        """What `says` makes of it."""
+        return [Reply(self.says(one[-1].text)) for one in conversations]
 
 
 @dataclass

@@ -90,6 +90,19 @@ def build(
     )
 
 
+def check_pipeline(rag: object) -> OpenRAG:
+    """The pipeline that a face was given.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    if isinstance(rag, OpenRAG):
+        return rag
+    raise ConfigError(
+        f"expected a pipeline, such as openrag_core.build.build() makes; got {type(rag).__name__}"
+    )
+
+
 def find_models(settings: Settings) -> None:
     """Find every model that the settings name, before any of them is loaded.
 
@@ -104,7 +117,7 @@ def find_models(settings: Settings) -> None:
             checkpoint_folder(named)
     for name in _reranker_names(settings):
         if name not in RERANKERS:
-            checkpoint_folder(name, otherwise=" or ".join(RERANKERS))
+            checkpoint_folder(name, what="reranker", otherwise=" or ".join(RERANKERS))
 
 
 def _check_search(settings: Settings, retriever: Retriever) -> None:

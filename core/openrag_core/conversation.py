@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
-from openrag_core.errors import QuestionError
+from openrag_core.errors import ConfigError, QuestionError
 from openrag_core.records import Token
 from openrag_core.steps import Call, Steps, arun, run
 
@@ -76,12 +76,51 @@ class Reply:
     """Whether the model came to an end, or to the most tokens that it may write."""
 
 
+@runtime_checkable
 class ChatModel(Protocol):
-    """Replies to conversations; one at home in event loops adds `areply`."""
+    """Replies to conversations; one at home in event loops adds `areply`.
+
+    What it says can be kept where it tells by `name` what tells it from other models.
+    """
 
     def reply(self, conversations: Sequence[Sequence[Message]]) -> list[Reply]:
         """One reply to each."""
         ...
+
+
+def chat_name(chat: ChatModel, name: str | None = None) -> str:
+    """By which a chat model is known: the name that is given, or its own; empty without either.
+
+    Raises:
+        ConfigError: It is no chat model.
+    """
+    if not isinstance(chat, ChatModel):
+        raise ConfigError(
+            f"expected a chat model with `reply`, got {type(chat).__name__}: put LangChain's into "
+            "langchain_openrag.LangChainChat(model), LlamaIndex's into "
+            "llamaindex_openrag.LlamaIndexChat(llm)"
+        )
+    return name or str(getattr(chat, "name", None) or "")
+
+
+def known_chat_name(chat: ChatModel, name: str | None = None) -> str:
+    """As `chat_name`, of a model whose replies are kept.
+
+    Raises:
+        ConfigError: It is no chat model, or has no name.
+    """
+    if known := chat_name(chat, name):
+        return known
+    raise ConfigError(
+        "the chat model does not tell its name, under which its replies are kept: give one "
+        'by name="..."'
+    )
+
+
+def say(chat: ChatModel, text: str) -> str:
+    """What a chat model replies to a single message."""
+    (reply,) = chat.reply([[Message("user", text)]])
+    return reply.text
 
 
 @runtime_checkable

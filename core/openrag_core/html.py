@@ -256,7 +256,7 @@ def _card(values: Mapping[str, Any]) -> Html:
     if not abstained:
         meaning = "mean probability of the answer's tokens, not calibrated"
         trust.append(bar("confidence", values["confidence"], meaning=meaning))
-    if values["probability"] is not None:
+    if values["probability"] is not None and not abstained:
         meaning = "that the answer is right, as the calibrated gate knows it"
         trust.append(bar("probability", values["probability"], meaning=meaning))
     return tag(
@@ -282,12 +282,19 @@ def _state(values: Mapping[str, Any]) -> tuple[str, str, str]:
         why = "no passage was found at all: is the filter, or the tenant, the right one?"
         return "abstained", "Abstained", why
     if values["abstained"]:
-        return "abstained", "Abstained", "no passage was good enough to answer from"
+        known = values.get("probability")
+        why = "no passage was good enough to answer from"
+        return "abstained", "Abstained", why if known is None else short_of_target(known)
     if not values["gate"]["retrieve"]:
         return "memory", "From memory", "the model's own, not from documents"
     if values["grounded"]:
         return "grounded", "Grounded", "written from passages that reached the minima"
     return "unchecked", "Not grounded", "unchecked: no minimum of relevance is set"
+
+
+def short_of_target(probability: float) -> str:
+    """Why a fitted gate abstains."""
+    return f"the best answer is right with a probability of {probability:.2f}: short of the target"
 
 
 def _noted(name: str, why: str, kind: str = "") -> Html:

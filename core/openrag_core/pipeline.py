@@ -99,6 +99,7 @@ class OpenRAG:
         self._check_parts()
         self._check_hops()
         self._check_amounts()
+        _ = self.minima  # refuses what is no number
         if self.gate.mode == "f_ret" and not self.generator.reflection_trained:
             raise ConfigError(
                 'gate "f_ret" needs a model with trained reflection tokens, and this one has none: '
@@ -386,8 +387,6 @@ class OpenRAG:
             minima=self.minima_after(amount),
             seconds=dict(seconds),
         )
-        if answer.abstained:
-            return answer
         if not decision.retrieve:
             probability = decision.probability
             if decision.mode == "never" and draft and isinstance(gate, CalibratedGate):
@@ -395,4 +394,7 @@ class OpenRAG:
             return replace(answer, probability=probability)
         if amount is None or not isinstance(gate, CalibratedGate):
             return answer
-        return replace(answer, probability=gate.reading[amount](gate.worth(answer.candidates[0])))
+        # Of an abstention: the best answer that falls short of nothing but the target.
+        best = next(filter(self.minima.reached, answer.candidates), None)
+        right = None if best is None else gate.reading[amount](gate.worth(best))
+        return replace(answer, probability=right)

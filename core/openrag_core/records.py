@@ -168,8 +168,8 @@ class Answer:
     truncated: bool = False
     """Whether what the text was written from was too long for the model and was cut at its end."""
     probability: float | None = None
-    """That the text is right, as a calibrated gate knows it; None for other gates, and for an
-    abstention."""
+    """That the text is right, as a calibrated gate knows it; None for other gates. Of an
+    abstention: that of the best answer, where it falls short of nothing but the target."""
     sources: tuple[Passage, ...] = ()
     """What the text rests on; after an abstention, the nearest passages."""
     candidates: tuple[Candidate, ...] = ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
@@ -140,6 +141,7 @@ class Settings:
             raise ConfigError(f"search must be SearchOptions(...), got {self.search!r}")
         if self.tenant is not None and not self.tenant:
             raise ConfigError("tenant must not be empty: name one, or leave it out")
+        self._check_names()
         check_hops(self.hops)
         Gate.of(self.gate, self.threshold)
         self._check_target()
@@ -148,10 +150,20 @@ class Settings:
                 f"evidence must be one of {', '.join(get_args(EvidenceMode))}; "
                 f"got {self.evidence!r}"
             )
+        self._check_numbers()
+
+    def _check_names(self) -> None:
+        for name in ("model", "encoder", "reranker"):
+            value = getattr(self, name)
+            parts = value.split("+") if name == "reranker" and isinstance(value, str) else [value]
+            if not all(isinstance(part, str | PathLike) and str(part).strip() for part in parts):
+                raise ConfigError(f"{name} must be a name or a folder, got {value!r}")
+
+    def _check_numbers(self) -> None:
         for name in _AT_LEAST_ONE:
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
-                raise ConfigError(f"{name} must be at least 1, got {value!r}")
+                raise ConfigError(f"{name} must be a whole number, at least 1; got {value!r}")
 
     def _check_target(self) -> None:
         if self.calibrated and self.gate != "always":

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from math import inf
+from math import inf, isnan
 
+from openrag_core.errors import ConfigError
 from openrag_core.html import place
 from openrag_core.records import Answer, Candidate, Decision, Draft, Passage, mean_probability
 
@@ -16,13 +17,23 @@ NEAREST = 3  # passages that a refusal points to
 
 @dataclass(frozen=True, slots=True)
 class Minima:
-    """What a candidate must reach to be believed."""
+    """What a candidate must reach to be believed.
+
+    Raises:
+        ConfigError: One is no number.
+    """
 
     relevance: float
     """-inf where there is none: then anything is believed and nothing is called grounded."""
     support: float
     believed: Callable[[Candidate], bool] = lambda _: True
     """What else a candidate must pass: a fitted gate's target."""
+
+    def __post_init__(self) -> None:
+        for name in ("relevance", "support"):
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or isnan(value):
+                raise ConfigError(f"min_{name} must be a number, got {value!r}")
 
     def reached(self, candidate: Candidate) -> bool:
         """Whether the candidate says something and rests on its passage."""

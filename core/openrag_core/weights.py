@@ -130,14 +130,17 @@ def quietly() -> Iterator[None]:
                 disable_progress_bars()
 
 
-def checkpoint_folder(path_or_name: str | PathLike[str], *, otherwise: str = BUNDLED) -> Path:
+def checkpoint_folder(
+    path_or_name: str | PathLike[str], *, what: str = "checkpoint", otherwise: str = BUNDLED
+) -> Path:
     """The folder of a checkpoint, fetched from a model hub if it is none here.
 
     Other pickles than `moe_model.bin` are fetched only where a repository has no safetensors.
 
     Args:
         path_or_name: A folder, or a name on a model hub.
-        otherwise: What else the caller takes, for the message.
+        what: It should be of, for the message.
+        otherwise: What else the caller takes, likewise.
 
     Raises:
         CheckpointError: There is no such folder, and no hub gave it.
@@ -148,7 +151,7 @@ def checkpoint_folder(path_or_name: str | PathLike[str], *, otherwise: str = BUN
     give = f"Give a folder with a config.json, or {otherwise}"
     name = str(path_or_name)
     if path.is_absolute() or name.startswith(".") or name.count("/") > 1:  # no hub has such names
-        raise CheckpointError(f"no checkpoint {str(path)!r}: there is no such folder. {give}")
+        raise CheckpointError(f"no {what} {str(path)!r}: there is no such folder. {give}")
     try:
         from huggingface_hub import snapshot_download  # noqa: PLC0415  (an extra)
 
@@ -157,7 +160,7 @@ def checkpoint_folder(path_or_name: str | PathLike[str], *, otherwise: str = BUN
             snapshot_download(str(path_or_name), allow_patterns=["*.bin"])
     except Exception as error:  # hubs, proxies and caches fail in many ways
         raise CheckpointError(
-            f"no checkpoint {str(path_or_name)!r}: it is no folder here, and no model hub gave it "
+            f"no {what} {str(path_or_name)!r}: it is no folder here, and no model hub gave it "
             f"({type(error).__name__}). {give}"
         ) from error
     return folder

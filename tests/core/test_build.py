@@ -66,7 +66,7 @@ def test_a_model_that_is_not_there_is_missed_before_any_is_loaded(
 ) -> None:
     for loads in ("open_index", "_generator"):
         monkeypatch.setattr(f"openrag_core.build.{loads}", lambda _: pytest.fail("loaded"))
-    with pytest.raises(CheckpointError, match=f"no checkpoint 'no/such'.*{message}"):
+    with pytest.raises(CheckpointError, match=f"no (checkpoint|reranker) 'no/such'.*{message}"):
         build(Settings(**{**TINY, **named}, index=tmp_path))
 
 
@@ -142,10 +142,13 @@ def test_an_index_of_another_encoder_is_given_free_again(tmp_path: Path) -> None
     [
         ({"gate": "sometimes"}, "always, never"),
         ({"threshold": 2.0}, "threshold"),
-        ({"top_k": 0}, "top_k must be at least 1, got 0"),
-        ({"top_k": "5"}, "top_k must be at least 1, got '5'"),
-        ({"fetch_k": -3}, "fetch_k must be at least 1, got -3"),
-        ({"hop_width": 0}, "hop_width must be at least 1, got 0"),
+        ({"top_k": 0}, "top_k must be a whole number, at least 1; got 0"),
+        ({"top_k": "5"}, "top_k must be a whole number, at least 1; got '5'"),
+        ({"fetch_k": -3}, "at least 1; got -3"),
+        ({"hop_width": 0}, "hop_width must be a whole number, at least 1; got 0"),
+        ({"reranker": "maxsim+"}, r"reranker must be a name or a folder, got 'maxsim\+'"),
+        ({"reranker": None}, "reranker must be a name or a folder, got None"),
+        ({"model": ""}, "model must be a name or a folder, got ''"),
         ({"threshold": 0.9}, "threshold=0.9 does nothing with gate='always'"),
         ({"evidence": "both"}, "each, joint; got 'both'"),
         ({"max_new_tokens": 0}, "max_new_tokens"),

@@ -12,12 +12,13 @@ from typing import NamedTuple
 import pytest
 from rich.console import Console
 
-from openrag_core import Field
+from openrag_core import Candidate, Field, Passage, PassageScore, ScoreWeights, Written
 from openrag_core.cli import app as cli
-from openrag_core.cli import console
+from openrag_core.cli import console, render
 from openrag_core.cli.render import explanation
 from openrag_core.records import Answer, Decision
 from openrag_core.retrieval import EdgeStore, Server, ServerStore
+from openrag_core.verdict import NOT_TOLD
 from tests.conftest import DOCUMENTS, environment
 from tests.core.retrieval.rest import served
 
@@ -79,6 +80,16 @@ def test_index_then_ask(openrag: Run, documents: Path) -> None:
     answer = openrag("ask", "Who opened the Velora Bridge?", "--top-k", "2").out
     assert "Rosa Quell" in answer
     assert "Tolvik" not in answer
+
+
+def test_a_question_may_go_without_quotes(openrag: Run, documents: Path) -> None:
+    openrag("index", str(documents / "velora-bridge.md"))
+    asked = openrag("ask", "Who", "opened", "the", "bridge?", "--json", "--released-score")
+    record = json.loads(asked.out)
+    assert record["question"] == "Who opened the bridge?"
+    scores = [PassageScore(**one["score"]) for one in record["candidates"]]
+    totals = [one["total"] for one in record["candidates"]]
+    assert totals == pytest.approx([one.total(ScoreWeights()) for one in scores])
 
 
 def test_json_holds_everything(openrag: Run, documents: Path) -> None:
@@ -174,7 +185,10 @@ def test_info_tells_what_is_there(openrag: Run, documents: Path) -> None:
     [
         (["ask", " "], "error: the question is empty: ask something"),
         (["ask", "When?"], "there is no index at .openrag. Make an index: openrag index PATH"),
-        (["ask", "When?", "--top-k", "0"], "error: top_k must be at least 1, got 0"),
+        (
+            ["ask", "When?", "--top-k", "0"],
+            "error: top_k must be a whole number, at least 1; got 0",
+        ),
         (["ask", "When?", "--threshold", "7"], "error: threshold must be in [0, 1], got 7.0"),
         (["ask", "x", "--gate", "never", "--model", "no/where"], "error: no checkpoint 'no/where'"),
         (
@@ -183,7 +197,7 @@ def test_info_tells_what_is_there(openrag: Run, documents: Path) -> None:
         ),
         (
             ["ask", "x", "--gate", "never", "--reranker", "no/such"],
-            "error: no checkpoint 'no/such'",
+            "error: no reranker 'no/such'",
         ),
         (["ask", "x", "--gate", "never", "--encoder", "no/such"], "error: no checkpoint 'no/such'"),
         (["ask", "When?", "--index", __file__], "test_cli.py is a file: name a folder (--index)"),
@@ -192,7 +206,7 @@ def test_info_tells_what_is_there(openrag: Run, documents: Path) -> None:
             "error: --calibration none.json: cannot be read: there is no such file",
         ),
         (["index", "gone"], "error: gone: no such file or folder"),
-        (["index", "."], "error: no text, Markdown, HTML or PDF file was found there"),
+        (["index", "."], "error: no text, Markdown, HTML or PDF file was found in ."),
         (["index", __file__], "test_cli.py: kind '.py' is not one of .htm, .html, "),
         (["index", str(DOCUMENTS), "--language", "klingon"], "error: BM25: "),
         (
@@ -337,6 +351,27 @@ def test_others_can_read_an_index_that_was_made_for_them(openrag: Run, documents
     openrag("index", bridge, "--index", "other")
     refused = openrag("index", bridge, "--index", "other", "--compatible")
     assert "was made with compatible False, and you are using True" in refused.err
+
+
+def test_an_abstention_says_what_was_missed() -> None:
+    written = Written((Passage("p", "Ana."),), "Ana", ())
+    found = (Candidate(written, PassageScore(0.9), 0.9),)
+    decision = Decision(retrieve=True, mode="always")
+    result = Answer(
+        "Who?", NOT_TOLD, decision, 0.0, grounded=False, abstained=True, candidates=found
+    )
+    unsure = replace(result, probability=0.62)
+    none = replace(result, candidates=())
+    for one, why in (
+        (result, "no passage was relevant enough"),
+        (unsure, "the best answer is right with a probability of 0.62: short of the target"),
+        (none, "no passage was found at all"),
+    ):
+        screen = Console(width=160)
+        with screen.capture() as shown:
+            screen.print(render.answer(one))
+        assert why in shown.get()
+    assert "0.62: short of the target" in unsure._repr_html_()
 
 
 def test_an_explanation_tells_what_a_fitted_gate_took() -> None:

@@ -1,11 +1,20 @@
 """core/openrag_core/verdict.py: what is believed, and what is said when nothing is."""
 
 from dataclasses import replace
-from math import inf
+from math import inf, nan
 
 import pytest
 
-from openrag_core import Answer, Candidate, Decision, Draft, Passage, PassageScore, Written
+from openrag_core import (
+    Answer,
+    Candidate,
+    ConfigError,
+    Decision,
+    Draft,
+    Passage,
+    PassageScore,
+    Written,
+)
 from openrag_core.verdict import Minima, conclude
 from tests.fakes import tokens
 
@@ -53,6 +62,12 @@ def test_where_nothing_reaches_them_the_answer_says_so_and_names_the_nearest() -
     )
     assert (got.grounded, got.abstained, got.confidence) == (False, True, 0.0)
     assert [source.id for source in got.sources] == ["b", "a"]
+
+
+@pytest.mark.parametrize("minimum", [nan, "high"])
+def test_a_minimum_is_a_number(minimum: float) -> None:
+    with pytest.raises(ConfigError, match="min_support must be a number"):
+        Minima(0.5, minimum)
 
 
 def test_no_passage_at_all_is_said_too() -> None:

@@ -10,6 +10,7 @@ from langchain_core.runnables import RunnableLambda
 from langchain_openrag import LangChainChat
 from openrag_core.cache import JsonCache
 from openrag_core.evaluation import RELEVANCE, Case, Judge, Price
+from openrag_core.training import ChatCritic
 
 CASES = [Case("1", "Who?", "Ana"), Case("2", "Where?", "In Velora")]
 GOOD = '{"reason": "r", "grade": 5}'
@@ -36,6 +37,7 @@ async def test_a_chat_model_judges_in_event_loops_and_threads(tmp_path: Path) ->
 
 def test_models_are_told_apart_by_what_identifies_them() -> None:
     one, other = (FakeListChatModel(responses=[text]) for text in "ab")
+    assert ChatCritic(LangChainChat(one)).name == LangChainChat(one).name
     names = [LangChainChat(model).name for model in (one, other, one)]
     assert names[0] == names[2] != names[1]
     assert LangChainChat(one.bind(stop=["x"])).name not in {None, *names}

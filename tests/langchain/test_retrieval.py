@@ -8,9 +8,10 @@ from langchain_core.embeddings import DeterministicFakeEmbedding
 from langchain_core.language_models import FakeListChatModel
 from qdrant_client import QdrantClient
 
-from langchain_openrag import EmbeddingsEncoder, chat_model_context, from_documents
+from langchain_openrag import EmbeddingsEncoder, LangChainChat, from_documents
 from openrag_core import DocumentError, Field, SearchOptions
-from openrag_core.retrieval import PassageIndex, ServerStore
+from openrag_core.cache import JsonCache
+from openrag_core.retrieval import ChatContext, PassageIndex, ServerStore
 
 LOADED = [
     Document(
@@ -66,7 +67,7 @@ def test_a_chat_model_writes_the_context(tmp_path: Path) -> None:
     file = tmp_path / "contexts.jsonl"
     for replies in (["About Zanzibar."], ["never asked"]):
         chat = FakeListChatModel(responses=replies)
-        context = chat_model_context(chat, name="fake", cache=file)
+        context = ChatContext(LangChainChat(chat), name="fake", cache=JsonCache(file))
         index = PassageIndex(memory(), encoder, context=context)
         index.add_documents(from_documents(LOADED[:1]))
         (found,) = index.retrieve(["zanzibar"], 1, SearchOptions(mode="sparse"))

@@ -34,6 +34,7 @@ from openrag_core import (
     Gate,
     OpenRAG,
     Passage,
+    QuestionError,
     SearchOptions,
 )
 from openrag_core.reranking import cohere, cross_encoder
@@ -101,6 +102,9 @@ def test_what_a_call_cannot_set_is_refused(documents_index: PassageIndex) -> Non
         retriever.invoke("When?", filter={"author": "Ana"})
     with pytest.raises(FilterError, match=r"no passage at .* has a field 'metadata.author'"):
         retriever.invoke("When?", filter=Field("metadata.author") == "Ana")
+    for nothing in ("", None):
+        with pytest.raises(QuestionError):
+            retriever.invoke(nothing)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="takes k and filter, not top_k"):
         retriever.invoke("When?", top_k=3)
     with pytest.raises(ConfigError, match="k must be at least 1, got 0"):

@@ -9,6 +9,7 @@ from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import RunnableLambda, RunnablePassthrough
+from pydantic import ValidationError
 
 from langchain_openrag import OpenRAGRunnable
 from langchain_openrag.runnable import RunnableInput
@@ -107,6 +108,11 @@ async def test_it_is_asynchronous_too(runnable: OpenRAGRunnable) -> None:
     assert [out["answer"] for out in await runnable.abatch(["a", "b"])] == ["1893", "1893"]
     pieces = [piece async for piece in runnable.astream("When?")]
     assert pieces == list(runnable.stream("When?"))
+
+
+def test_what_is_no_pipeline_is_refused_at_once() -> None:
+    with pytest.raises(ValidationError, match=r"expected a pipeline, such as .*build\(\).*got str"):
+        OpenRAGRunnable(rag="bundled")  # type: ignore[arg-type]
 
 
 def test_a_threshold_wants_a_gate(runnable: OpenRAGRunnable) -> None:

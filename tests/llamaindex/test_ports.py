@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 from llama_index.core.base.base_retriever import BaseRetriever
+from llama_index.core.base.llms.types import LLMMetadata
+from llama_index.core.llms import MockLLM
 from llama_index.core.postprocessor import SimilarityPostprocessor
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
@@ -187,3 +189,14 @@ async def test_an_llm_answers_and_condenses() -> None:
 def test_it_is_asked_at_least_once_at_a_time() -> None:
     with pytest.raises(ConfigError, match="concurrency must be at least 1, got 0"):
         LlamaIndexChat(llm("Yes."), concurrency=0)
+
+
+def test_it_is_known_by_its_kind_and_name() -> None:
+    assert LlamaIndexChat(MockLLM()).name is None
+
+    class NamedLLM(ScriptedLLM):
+        @property
+        def metadata(self) -> LLMMetadata:
+            return super().metadata.model_copy(update={"model_name": "gpt-x"})
+
+    assert LlamaIndexChat(NamedLLM(replies=["Yes."])).name == f"{NamedLLM.class_name()} gpt-x"

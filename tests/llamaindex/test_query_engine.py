@@ -19,6 +19,11 @@ def engine() -> OpenRAGQueryEngine:
     return OpenRAGQueryEngine(bridges())
 
 
+def test_what_is_no_pipeline_is_refused_at_once() -> None:
+    with pytest.raises(ConfigError, match=r"expected a pipeline, such as .*build\(\).*got str"):
+        OpenRAGQueryEngine("bundled")  # type: ignore[arg-type]
+
+
 def test_it_answers_with_its_sources(engine: OpenRAGQueryEngine) -> None:
     response = engine.query("When?")
     assert str(response) == "1893"

@@ -155,7 +155,8 @@ def _index(settings: Settings, paths: Sequence[Path], max_file_mb: int, *, sync:
 
     files = list(find_files(paths))
     if not files and not sync:
-        raise DocumentError("no text, Markdown, HTML or PDF file was found there")
+        places = ", ".join(map(str, paths))
+        raise DocumentError(f"no text, Markdown, HTML or PDF file was found in {places}")
     with err.status("opening the index"):
         passages = open_index(settings)
     try:
@@ -199,7 +200,7 @@ def _copy(source: Settings, target: Settings, *, sync: bool) -> None:
 
 @app.command(epilog='Such as: openrag ask "Who opened the bridge?" --explain')
 def ask(
-    question: Annotated[str, typer.Argument(help="In your own words.")],
+    question: Annotated[list[str], typer.Argument(help="In your own words.")],
     gate: Annotated[GateMode, typer.Option(help="What decides to retrieve.")] = DEFAULT.gate,
     threshold: Annotated[
         float | None,
@@ -273,7 +274,8 @@ def ask(
         tenant=tenant,
         search=SearchOptions(mode=search, filter=_filter(filter_)),
     )
-    check_questions([question])
+    asked = " ".join(question)  # whoever leaves out the quotes
+    check_questions([asked])
     if calibration is not None:
         old_file("--calibration", calibration)
     with err.status("loading (the first time, the bundled model is converted: about 15 s)"):
@@ -281,7 +283,7 @@ def ask(
         passages = open_index(settings, must_exist=gate != "never")
         rag = build(settings, retriever=passages)
     with err.status("answering"):
-        answer = rag.answer(question)
+        answer = rag.answer(asked)
     if as_json:
         sys.stdout.write(
             json.dumps(answer.to_dict(), indent=2, ensure_ascii=False, default=str) + "\n"

@@ -19,7 +19,7 @@ from openrag_core import __version__
 from openrag_core.build import Settings, open_store
 from openrag_core.errors import OpenRAGError
 from openrag_core.filters import Field
-from openrag_core.html import LABELS
+from openrag_core.html import LABELS, short_of_target
 from openrag_core.records import Answer, Candidate, Decision, Passage
 from openrag_core.verdict import NOT_TOLD
 from openrag_core.weights import PACKAGES
@@ -171,6 +171,8 @@ def _note(result: Answer) -> str:
         confidence = f"right with a probability of {result.probability:.2f}"
     if result.abstained and not result.candidates:
         return "no passage was found at all: is the filter, or the tenant, the right one?"
+    if result.abstained and result.probability is not None:
+        return f"{short_of_target(result.probability)} (openrag calibrate fits your own gate)"
     if result.abstained:
         return "no passage was relevant enough to answer from"
     if not result.decision.retrieve:

@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 from tenacity import AsyncRetrying, Retrying, stop_after_attempt, wait_random_exponential
 
 from openrag_core.cache import JsonCache
-from openrag_core.conversation import ChatModel, Message, Reply
+from openrag_core.conversation import ChatModel, Message, Reply, chat_name, known_chat_name
 from openrag_core.errors import ChatModelError, ConfigError
 from openrag_core.replies import Read, read_json
 from openrag_core.steps import Call, Steps, arun, run
@@ -108,13 +108,8 @@ class ChatClient:
         cache: JsonCache | None = None,
         longest_pause: float = 60.0,
     ) -> None:
-        _check(chat, concurrency=concurrency, attempts=attempts)
-        self.name = name or str(getattr(chat, "name", None) or "")
-        if cache is not None and not self.name:
-            raise ConfigError(
-                "the chat model does not tell its name, under which its replies are kept: give one "
-                'by name="..."'
-            )
+        _check(concurrency=concurrency, attempts=attempts)
+        self.name = (chat_name if cache is None else known_chat_name)(chat, name)
         self.concurrency = concurrency
         self._chat = chat
         self._attempts = attempts
@@ -252,12 +247,7 @@ class _RequestError(Exception):
     """One request came to nothing; the others may fare better."""
 
 
-def _check(chat: object, **least_one: int) -> None:
+def _check(**least_one: int) -> None:
     for what, value in least_one.items():
         if type(value) is not int or value < 1:
             raise ConfigError(f"{what} must be a whole number >= 1, got {value!r}")
-    if not callable(getattr(chat, "reply", None)):
-        raise ConfigError(
-            f"expected a chat model with `reply`, got {type(chat).__name__}: put LangChain's into "
-            "langchain_openrag.LangChainChat(model)"
-        )

@@ -5,11 +5,12 @@ Source: Anthropic, Introducing Contextual Retrieval (September 2024), for the se
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
 from openrag_core.cache import JsonCache
+from openrag_core.conversation import ChatModel, known_chat_name, say
 from openrag_core.errors import DocumentError
 from openrag_core.retrieval.chunking import Chunk
 from openrag_core.retrieval.documents import Document
@@ -81,22 +82,26 @@ class ChatContext:
     """Title and headings, and a sentence that a language model writes about the piece.
 
     Args:
-        ask: Prompt -> reply; called from several threads.
-        name: Of the model, kept with the index.
+        chat: Asked with one message per piece, by several threads. Such as `LangChainChat(model)`
+            or `LlamaIndexChat(llm)`.
+        name: Of the model, kept with the index; by default its own `name`.
         cache: Keeps the sentences, so that indexing again asks nothing twice.
         threads: Most prompts at once.
+
+    Raises:
+        ConfigError: It is no chat model, or has no name.
     """
 
     def __init__(
         self,
-        ask: Callable[[str], str],
+        chat: ChatModel,
         *,
-        name: str,
+        name: str | None = None,
         cache: JsonCache | None = None,
         threads: int = 8,
     ) -> None:
-        self.name = f"chat {name}"
-        self._ask = ask
+        self.name = f"chat {known_chat_name(chat, name)}"
+        self._chat = chat
         self._cache = cache or JsonCache()
         self._threads = threads
 
@@ -116,7 +121,7 @@ class ChatContext:
             )
             sentence = self._cache.get(self.name, prompt)
             if sentence is None:
-                sentence = " ".join(str(self._ask(prompt) or "").split())
+                sentence = " ".join(say(self._chat, prompt).split())
                 self._cache.put(sentence, self.name, prompt)
             return f"{chunk.title}\n{sentence}".strip()
 

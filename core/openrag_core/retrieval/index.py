@@ -282,7 +282,7 @@ class PassageIndex:
                 )
             raise IndexMismatchError(
                 f"the index at {self.store.address} was made with {what} "
-                f"{theirs!r}, and you are using {ours!r}: use that {what}, "
+                f"{theirs!r}, and you are using {ours!r}: use that {_named(what, theirs)}, "
                 "or index into another place"
             )
 
@@ -313,6 +313,14 @@ class PassageIndex:
         if options.neighbours:
             return read_with_neighbours(self, found, options.neighbours)
         return [[to_passage(hit.id, hit.payload, hit.score) for hit in hits] for hits in found]
+
+
+def _named(what: str, value: object) -> str:
+    """What the index was made with, and by which option it is named."""
+    kind, _, language = str(value).partition("/")
+    if what == "sparse" and kind == "bm25":
+        return f"language (--language {language})"
+    return f"{what} (--{what})" if what == "encoder" else what
 
 
 def _sparse(made: Mapping[str, Any]) -> SparseEncoder:

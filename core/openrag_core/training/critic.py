@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol, get_args
 from tenacity import RetryError, Retrying, stop_after_attempt, wait_random_exponential
 
 from openrag_core.cache import JsonCache
+from openrag_core.conversation import ChatModel, known_chat_name, say
 from openrag_core.errors import CriticError
 from openrag_core.replies import read_json
 from openrag_core.training.questions import Question, Text
@@ -89,26 +90,30 @@ class Critic(Protocol):
 
 
 class ChatCritic:
-    """A critic that asks a chat model; for LangChain's, see `langchain_openrag.critic`.
+    """A critic that asks a chat model.
 
     Args:
-        ask: Prompt -> reply.
-        name: Of the model.
+        chat: Asked with one message per passage, by several threads; its own temperature should be
+            0. Such as `LangChainChat(model)` or `LlamaIndexChat(llm)`.
+        name: What tells it from others; judgements are kept under it. By default its own `name`.
         attempts: How often it is asked before giving up, where it fails or its reply is no
             judgement; >= 1. In between is a pause that grows, drawn at random.
         longest_pause: In seconds.
+
+    Raises:
+        ConfigError: It is no chat model, or has no name.
     """
 
     def __init__(
         self,
-        ask: Callable[[str], str],
+        chat: ChatModel,
         *,
-        name: str,
+        name: str | None = None,
         attempts: int = 5,
         longest_pause: float = 60.0,
     ) -> None:
-        self.name = name
-        self._ask = ask
+        self.name = known_chat_name(chat, name)
+        self._chat = chat
         self._retrying = Retrying(
             stop=stop_after_attempt(attempts), wait=wait_random_exponential(max=longest_pause)
         )
@@ -122,7 +127,9 @@ class ChatCritic:
         text = f"{passage.title}\n{passage.text}".strip()
         prompt = _PROMPT.format(question=question, answer=answer, passage=text)
         try:
-            judgement: Judgement = self._retrying.copy()(lambda: parse_judgement(self._ask(prompt)))
+            judgement: Judgement = self._retrying.copy()(
+                lambda: parse_judgement(say(self._chat, prompt))
+            )
         except RetryError as error:
             reason = error.last_attempt.exception()
             raise CriticError(

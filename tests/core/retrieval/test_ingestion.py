@@ -23,6 +23,7 @@ from openrag_core.retrieval import (
 )
 from openrag_core.retrieval.store import Point
 from tests.core.retrieval.conftest import LetterEncoder, memory
+from tests.fakes import FakeChat
 
 
 def counts(report: IndexReport) -> tuple[int, int, int, int]:
@@ -220,7 +221,7 @@ def test_a_context_is_encoded_and_not_read(encoder: LetterEncoder) -> None:
         asked.append(prompt)
         return "Zanzibar  zoo.\n"
 
-    context = ChatContext(ask, name="fake")
+    context = ChatContext(FakeChat(ask), name="fake")
     index = PassageIndex(memory(), encoder, context=context)
     index.add_documents(
         [document_from_text("Ferry.", "1", title="T"), document_from_text("X.", "2")]
@@ -241,7 +242,7 @@ def test_a_context_is_encoded_and_not_read(encoder: LetterEncoder) -> None:
     def broken(prompt: str) -> str:
         raise TimeoutError(prompt[:3])
 
-    index = PassageIndex(memory(), encoder, context=ChatContext(broken, name="fake"))
+    index = PassageIndex(memory(), encoder, context=ChatContext(FakeChat(broken), name="fake"))
     with pytest.raises(DocumentError, match="1: chat fake wrote no context"):
         index.add_documents([document_from_text("Ferry.", "1")])
 

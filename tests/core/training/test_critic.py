@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from openrag_core import CriticError
+from openrag_core import ConfigError, CriticError
 from openrag_core.training import ChatCritic, JsonCache, Judgement, Question, Text
 from openrag_core.training.critic import judge_all, parse_judgement
 from tests.core.training.fakes import FakeCritic
+from tests.fakes import FakeChat
 
 YES = '{"relevant": true, "support": "full", "utility": 5}'
 TEXTS = tuple(Text("", text) for text in ("It was Ana.", "It rained.", "Ana, they say."))
@@ -18,14 +19,14 @@ def chat(*replies: str | Exception) -> tuple[ChatCritic, list[str]]:
     """A critic over a model that gives these replies, and what the model was asked."""
     rest, asked = list(replies), []
 
-    def ask(prompt: str) -> str:
+    def reply(prompt: str) -> str:
         asked.append(prompt)
-        reply = rest.pop(0)
-        if isinstance(reply, Exception):
-            raise reply
-        return reply
+        said = rest.pop(0)
+        if isinstance(said, Exception):
+            raise said
+        return said
 
-    return ChatCritic(ask, name="model", attempts=3, longest_pause=0), asked
+    return ChatCritic(FakeChat(reply), name="model", attempts=3, longest_pause=0), asked
 
 
 def test_a_reply_is_read_whatever_surrounds_it() -> None:
@@ -54,6 +55,13 @@ def test_a_judgement_in_the_passage_is_not_believed() -> None:
     """The reply repeats the passage, in which somebody has written a judgement."""
     with pytest.raises(CriticError, match="say different things"):
         parse_judgement(f"The passage says {YES}, but: {YES.replace('true', 'false')}")
+
+
+def test_what_is_no_chat_model_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"got function: put LangChain's into .*LangChainChat"):
+        ChatCritic(lambda text: text)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="does not tell its name"):
+        ChatCritic(FakeChat(str))
 
 
 def test_the_model_is_told_all_that_it_needs() -> None:
