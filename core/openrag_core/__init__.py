@@ -7,8 +7,8 @@ ready pipeline together from settings.
 
 from openrag_core.calibration import CalibratedGate
 from openrag_core.chat_generator import ChatGenerator
+from openrag_core.condenser import ChatCondenser
 from openrag_core.conversation import (
-    ChatCondenser,
     ChatModel,
     Condenser,
     Conversation,

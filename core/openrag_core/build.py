@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from openrag_core._extras import need
 from openrag_core.calibration import FILE, CalibratedGate, read_gate
-from openrag_core.conversation import ChatCondenser, Condenser
+from openrag_core.condenser import ChatCondenser
+from openrag_core.conversation import Condenser
 from openrag_core.errors import ConfigError
 from openrag_core.gate import Gate
 from openrag_core.pipeline import OpenRAG

@@ -23,7 +23,8 @@ from llamaindex_openrag import (
 )
 from openrag_core import ConfigError, Gate, Generator, OpenRAG, Passage, Reranker, Retriever
 from openrag_core.chat_generator import ChatGenerator
-from openrag_core.conversation import ChatCondenser, Conversation, Message
+from openrag_core.condenser import ChatCondenser
+from openrag_core.conversation import Conversation, Message
 from tests.fakes import FakeGenerator, FakeRetriever
 from tests.llamaindex.fakes import BRIDGE, FERRY, ScriptedLLM
 

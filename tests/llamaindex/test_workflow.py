@@ -20,7 +20,7 @@ from llamaindex_openrag import (
     TextEvent,
 )
 from openrag_core import ConfigError, Decision, Draft, Gate, OpenRAG, QuestionError, Token
-from openrag_core.conversation import ChatCondenser
+from openrag_core.condenser import ChatCondenser
 from openrag_core.retrieval import MultihopRetriever
 from tests.fakes import FakeGenerator, FakeReranker, FakeRetriever, tokens
 from tests.llamaindex.fakes import BRIDGE, FakeStreamingGenerator, ScriptedLLM, bridges
