@@ -103,6 +103,11 @@ class Passage:
         return self.id, self.text
 
     @property
+    def titled_text(self) -> str:
+        """The text below its title, which says what it is about."""
+        return f"{self.title}\n{self.text}".strip()
+
+    @property
     def rank_score(self) -> float | None:
         """Score of the last stage that ranked this passage."""
         return self.retrieval_score if self.rerank_score is None else self.rerank_score

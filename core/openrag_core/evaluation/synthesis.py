@@ -250,7 +250,7 @@ class Synthesizer:
         question = " ".join((draft.question or "").split())
         answer = " ".join((draft.answer or "").split())
         dropped = objection(question, answer, passage)
-        case = Case("", question, answer, sources=(f"{passage.title}\n{passage.text}".strip(),))
+        case = Case("", question, answer, sources=(passage.titled_text,))
         for critique in () if dropped else self.critiques:
             said = yield from self._client.ask_json(critique.conversation(case), critique.read)
             usage, paid = usage + said.usage, paid + said.paid

@@ -16,7 +16,6 @@ from cohere.core.api_error import ApiError
 
 from openrag_core.errors import ConfigError, OpenRAGError, RerankerError
 from openrag_core.records import Passage
-from openrag_core.reranking.scored import read_as
 
 
 class CohereReranker:
@@ -128,7 +127,7 @@ class CohereReranker:
         return {
             "model": self._model,
             "query": question,
-            "documents": [read_as(passage) for passage in passages],
+            "documents": [passage.titled_text for passage in passages],
             "top_n": top_k,
             "max_tokens_per_doc": self._max_tokens,
         }

@@ -10,7 +10,7 @@ from torch.nn import Sigmoid
 
 from openrag_core.errors import CheckpointError
 from openrag_core.records import Passage
-from openrag_core.reranking.scored import best_first, read_as, split
+from openrag_core.reranking.scored import best_first, split
 from openrag_core.weights import checkpoint_folder, quietly
 
 
@@ -48,7 +48,7 @@ class CrossEncoderReranker:
     ) -> list[list[Passage]]:
         """The `top_k` best passages of each question, best first."""
         pairs = [
-            (question, read_as(passage))
+            (question, passage.titled_text)
             for question, own in zip(questions, passages, strict=True)
             for passage in own
         ]

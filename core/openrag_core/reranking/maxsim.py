@@ -14,7 +14,7 @@ from typing import Protocol, runtime_checkable
 from torch import Tensor
 
 from openrag_core.records import Passage
-from openrag_core.reranking.scored import best_first, read_as, split
+from openrag_core.reranking.scored import best_first, split
 
 _TOGETHER = 256  # passages whose token vectors are in memory
 
@@ -55,7 +55,7 @@ class MaxSimReranker:
         """Of all passages, one after the other."""
         asked = self._encoder.encode_tokens(questions)
         pairs = [
-            (question, read_as(passage))
+            (question, passage.titled_text)
             for question, own in zip(asked, passages, strict=True)
             for passage in own
         ]

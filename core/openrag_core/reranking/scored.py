@@ -1,4 +1,4 @@
-"""What every reranker does: read a passage with its title, and put the best ones first."""
+"""What every reranker does: score the passages of each question, and put the best ones first."""
 
 from __future__ import annotations
 
@@ -6,11 +6,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from openrag_core.records import Passage
-
-
-def read_as(passage: Passage) -> str:
-    """The passage's text with its title, which says what it is about."""
-    return f"{passage.title}\n{passage.text}".strip()
 
 
 def best_first(passages: Sequence[Passage], scores: Iterable[float], top_k: int) -> list[Passage]:

@@ -255,5 +255,5 @@ def _named(passage: Passage, chain: Chain) -> bool:
 
 
 def _as_passage(chain: Chain, number: int) -> Passage:
-    text = "\n".join(f"{passage.title}\n{passage.text}".strip() for passage in chain)
+    text = "\n".join(passage.titled_text for passage in chain)
     return Passage(id=str(number), text=text)

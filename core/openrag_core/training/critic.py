@@ -124,8 +124,7 @@ class ChatCritic:
         Raises:
             CriticError: The model failed every time, or never gave a judgement.
         """
-        text = f"{passage.title}\n{passage.text}".strip()
-        prompt = _PROMPT.format(question=question, answer=answer, passage=text)
+        prompt = _PROMPT.format(question=question, answer=answer, passage=passage.titled_text)
         try:
             judgement: Judgement = self._retrying.copy()(
                 lambda: parse_judgement(say(self._chat, prompt))

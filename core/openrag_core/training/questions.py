@@ -35,6 +35,11 @@ class Text:
     title: str
     text: str
 
+    @property
+    def titled_text(self) -> str:
+        """The text below its title, as it is read."""
+        return f"{self.title}\n{self.text}".strip()
+
 
 @dataclass(frozen=True, slots=True)
 class Question:
@@ -55,7 +60,7 @@ class Question:
 
     def answered_in(self, passage: Text) -> bool:
         """Whether an answer stands in what is read of a passage; yes and no stand nowhere."""
-        text = normalised(f"{passage.title}\n{passage.text}")
+        text = normalised(passage.titled_text)
         answers = {normalised(answer) for answer in self.answers} - YES_OR_NO
         return any(within(answer, text) for answer in answers)
 
