@@ -85,7 +85,7 @@ def ingest_files(
             for file, name in names.items():
                 before = known.get(name, {})
                 try:
-                    if _is_current(before, hash_file(file)):
+                    if before and _is_current(before, hash_file(file)):
                         report.unchanged += 1
                     else:
                         yield read_file(file, max_bytes), before

@@ -285,8 +285,12 @@ class ServerStore:
         return self._call(self._client.count, self._collection, among, exact=True).count
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close the connections; those of event loops that still run are closed in there."""
         self._client.close()
+        for loop, client in list(self._async.items()):
+            if loop.is_running():
+                asyncio.run_coroutine_threadsafe(client.close(), loop)
+        self._async.clear()
 
     def _index_payload(self) -> None:
         """Make the payload indexes that are not there."""

@@ -1,11 +1,12 @@
 """core/openrag_core/retrieval/server.py: a server that is not there, or answers nothing."""
 
+import asyncio
 import socket
 from collections.abc import Iterator
 
 import pytest
 from grpc import RpcError, StatusCode
-from qdrant_client import QdrantClient, models
+from qdrant_client import AsyncQdrantClient, QdrantClient, models
 
 from openrag_core import ConfigError, IndexUnreachableError
 from openrag_core.retrieval import Server, ServerStore, server
@@ -123,6 +124,26 @@ def test_many_queries_are_one_request() -> None:
         (fusion,) = {str(one["query"]) for one in asked[-1]["body"]["searches"]}
         assert fusion == "{'fusion': 'dbsf'}"
         store.close()
+
+
+async def test_closing_ends_the_connections_of_event_loops_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    closed: list[AsyncQdrantClient] = []
+    close = AsyncQdrantClient.close
+
+    async def closing(client: AsyncQdrantClient) -> None:
+        closed.append(client)
+        await close(client)
+
+    monkeypatch.setattr(AsyncQdrantClient, "close", closing)
+    with served() as (url, _):
+        store = ServerStore.connect(Server(url=url), "x")
+        store.create(DESCRIPTION)
+        await store.asearch([query(1, 1)], 1, HYBRID)
+        store.close()
+        await asyncio.sleep(0.05)
+        assert len(closed) == 1
 
 
 async def test_a_server_that_goes_away_is_told_to_event_loops() -> None:
