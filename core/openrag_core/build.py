@@ -73,7 +73,7 @@ def build(
     if settings.hops != 1 and not isinstance(retriever, ChainRetriever):
         from openrag_core.retrieval.multihop import MultihopRetriever  # noqa: PLC0415
 
-        retriever = MultihopRetriever(retriever, reranker=reranker, width=settings.hop_width)
+        retriever = MultihopRetriever(retriever, reranker=reranker, beam_width=settings.beam_width)
     return OpenRAG(
         generator=generator,
         retriever=retriever,

@@ -21,7 +21,7 @@ _AT_LEAST_ONE = (
     "max_new_tokens",
     "max_batch_tokens",
     "qdrant_timeout",
-    "hop_width",
+    "beam_width",
     "top_k",
     "fetch_k",
 )
@@ -122,7 +122,7 @@ class Settings:
     """"each": one answer per passage; "joint": one answer from all of them together."""
     hops: Hops = 1
     """Passages in a chain that an answer is written from, or "auto"; see `OpenRAG.hops`."""
-    hop_width: int = 8
+    beam_width: int = 8
     """Chains that are lengthened at each hop."""
     top_k: int = 5
     """Passages, or chains of them, that answers are written from."""

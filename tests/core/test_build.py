@@ -145,7 +145,7 @@ def test_an_index_of_another_encoder_is_given_free_again(tmp_path: Path) -> None
         ({"top_k": 0}, "top_k must be a whole number, at least 1; got 0"),
         ({"top_k": "5"}, "top_k must be a whole number, at least 1; got '5'"),
         ({"fetch_k": -3}, "at least 1; got -3"),
-        ({"hop_width": 0}, "hop_width must be a whole number, at least 1; got 0"),
+        ({"beam_width": 0}, "beam_width must be a whole number, at least 1; got 0"),
         ({"reranker": "maxsim+"}, r"reranker must be a name or a folder, got 'maxsim\+'"),
         ({"reranker": None}, "reranker must be a name or a folder, got None"),
         ({"model": ""}, "model must be a name or a folder, got ''"),

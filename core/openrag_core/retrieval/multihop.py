@@ -54,7 +54,7 @@ class MultihopRetriever:
     Args:
         retriever: Finds the passages of every hop.
         reranker: Reads whole chains, beside the retriever's order; None leaves that alone.
-        width: Chains of a question that are lengthened at each hop, >= 1.
+        beam_width: Chains of a question that are lengthened at each hop, >= 1.
         fetch_k: Passages that are tried at the end of each, >= 1.
 
     Raises:
@@ -66,14 +66,16 @@ class MultihopRetriever:
         retriever: Retriever,
         *,
         reranker: Reranker | None = None,
-        width: int = 8,
+        beam_width: int = 8,
         fetch_k: int = 10,
     ) -> None:
-        if width < 1 or fetch_k < 1:
-            raise ConfigError(f"width and fetch_k must be at least 1, got {width}, {fetch_k}")
+        if beam_width < 1 or fetch_k < 1:
+            raise ConfigError(
+                f"beam_width and fetch_k must be at least 1, got {beam_width}, {fetch_k}"
+            )
         self._retriever = retriever
         self._reranker = reranker
-        self._width = width
+        self._beam_width = beam_width
         self._fetch_k = fetch_k
 
     @property
@@ -124,7 +126,7 @@ class MultihopRetriever:
 
         Args:
             questions: Searched together.
-            chains: Of each question, best first; the best `width` are lengthened.
+            chains: Of each question, best first; the best `beam_width` are lengthened.
             top_k: Most chains of each question that come back.
 
         Returns:
@@ -154,10 +156,10 @@ class MultihopRetriever:
         """
         if top_k < 1 or hops < 1:
             raise ConfigError(f"top_k and hops must be at least 1, got {top_k}, {hops}")
-        found = self.retrieve(questions, max(top_k, self._width))
+        found = self.retrieve(questions, max(top_k, self._beam_width))
         made: list[list[Chain]] = [[(passage,) for passage in own] for own in found]
         for hop in range(2, hops + 1):
-            made = self.extend(questions, made, top_k if hop == hops else self._width)
+            made = self.extend(questions, made, top_k if hop == hops else self._beam_width)
         return [own[:top_k] for own in made]
 
     def _retrieve(
@@ -177,7 +179,7 @@ class MultihopRetriever:
     def _extend(
         self, questions: Sequence[str], chains: Sequence[Sequence[Evidence]], top_k: int
     ) -> Steps[list[list[Chain]]]:
-        kept = [[tuple(chain) for chain in own[: self._width]] for own in chains]
+        kept = [[tuple(chain) for chain in own[: self._beam_width]] for own in chains]
         asked = [
             lengthened_question(question, chain)
             for question, own in zip(questions, kept, strict=True)

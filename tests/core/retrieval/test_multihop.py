@@ -135,7 +135,7 @@ def test_nothing_in_nothing_out() -> None:
     assert multihop.extend([QUESTION], [whole], 3) == [whole]  # nothing can be added
 
 
-@pytest.mark.parametrize("number", ["width", "fetch_k"])
+@pytest.mark.parametrize("number", ["beam_width", "fetch_k"])
 def test_numbers_below_one_are_refused(number: str) -> None:
     with pytest.raises(ConfigError, match="at least 1"):
         MultihopRetriever(WordRetriever(), **{number: 0})  # type: ignore[arg-type]
