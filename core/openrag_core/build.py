@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from openrag_core._extras import need
 from openrag_core.calibration import FILE, CalibratedGate, read_gate
+from openrag_core.chat_generator import ChatGenerator
 from openrag_core.condenser import ChatCondenser
 from openrag_core.conversation import Condenser
 from openrag_core.errors import ConfigError
@@ -50,8 +51,9 @@ def build(
         retriever: Finds the passages instead of the index that the settings name.
         generator: Writes the answers instead of the model that they name.
         reranker: Ranks the passages instead of the one that they name.
-        condenser: Makes questions of a conversation stand alone, instead of the model itself, or
-            of the dense model that it was made from where it knows reflection tokens.
+        condenser: Makes questions of a conversation stand alone, instead of the model itself (the
+            chat model of a `ChatGenerator`), or of the dense model that it was made from where it
+            knows reflection tokens.
 
     Raises:
         MissingExtraError: A part needs a package that is not installed.
@@ -69,6 +71,8 @@ def build(
     if generator is None:
         generator = own = _generator(settings)
         condenser = condenser or _condenser(settings, own)
+    elif condenser is None and isinstance(generator, ChatGenerator):
+        condenser = ChatCondenser(generator.chat)
     reranker = reranker or _reranker(settings, retriever, generator)
     if settings.hops != 1 and not isinstance(retriever, ChainRetriever):
         from openrag_core.retrieval.multihop import MultihopRetriever  # noqa: PLC0415

@@ -27,6 +27,11 @@ class ChatGenerator:
     def __init__(self, chat: ChatModel) -> None:
         self._chat = chat
 
+    @property
+    def chat(self) -> ChatModel:
+        """The chat model."""
+        return self._chat
+
     def request(self, questions: Sequence[str]) -> list[Mapping[str, float]]:
         """Refused: there are no reflection tokens.
 

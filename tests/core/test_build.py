@@ -9,6 +9,7 @@ import pytest
 
 from openrag_core import (
     ChatCondenser,
+    ChatGenerator,
     CheckpointError,
     ConfigError,
     Conversation,
@@ -29,7 +30,7 @@ from openrag_core.reranking.cross_encoder import CrossEncoderReranker
 from openrag_core.reranking.maxsim import MaxSimReranker
 from openrag_core.retrieval import EdgeStore, MultihopRetriever, PassageIndex
 from openrag_core.weights import ENCODER
-from tests.fakes import FakeCondenser, FakeGenerator, FakeReranker, FakeRetriever
+from tests.fakes import FakeChat, FakeCondenser, FakeGenerator, FakeReranker, FakeRetriever
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 TINY = {"model": str(FIXTURES / "tiny-a"), "dtype": "float32"}
@@ -186,6 +187,14 @@ def test_parts_that_are_given_are_used_and_nothing_is_loaded_in_their_place(
     assert (rag.answer(asked).text, rag.answer(asked).question) == ("1893", "When?")
     with pytest.raises(MissingExtraError, match="torch"):
         build(retriever=retriever, reranker=reranker, condenser=condenser)
+
+
+def test_the_chat_model_that_answers_condenses_too() -> None:
+    chat = FakeChat(lambda text: "When?" if text.endswith("Means:") else "1893")
+    retriever = FakeRetriever([Passage(id="p", text="It was 1893.")])
+    rag = build(Settings(reranker="none"), generator=ChatGenerator(chat), retriever=retriever)
+    answer = rag.answer(Conversation("And when?", (Message("user", "Who?"),)))
+    assert (answer.question, answer.text) == ("When?", "1893")
 
 
 def test_a_reranker_that_is_given_ranks_chains_too() -> None:
