@@ -25,6 +25,7 @@ from langchain_openrag.documents import to_document, to_passage  # noqa: E402
 from langchain_openrag.output import CandidateOutput, Pieces, to_output  # noqa: E402
 from langchain_openrag.questions import to_question  # noqa: E402
 from openrag_core import Answer, ConfigError, Decision, Draft, OpenRAG, Passage, Question  # noqa: E402
+from openrag_core.build import check_pipeline  # noqa: E402
 from openrag_core.events import AnswerEvent, Event  # noqa: E402
 
 
@@ -64,9 +65,9 @@ def build_graph(
         checkpointer: Such as `langgraph.checkpoint.memory.InMemorySaver()`.
 
     Raises:
-        ConfigError: The pipeline reads chains of passages.
+        ConfigError: It is no pipeline, or reads chains of passages.
     """
-    if rag.hops != 1:
+    if check_pipeline(rag).hops != 1:
         raise ConfigError(
             f"the graph's nodes hand on single passages, and hops={rag.hops!r} asks for chains: "
             "use OpenRAGRunnable as a node of your own graph"

@@ -53,7 +53,7 @@ class RunnableOutput(TypedDict):
     """What the model would say without reading, where the gate asked for it."""
     confidence: float
     probability: float | None
-    """That the answer is right, as a calibrated gate knows it."""
+    """That the answer is right, as a calibrated gate knows it; see `Answer.probability`."""
     grounded: bool
     abstained: bool
     truncated: bool

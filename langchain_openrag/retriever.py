@@ -10,10 +10,11 @@ from langchain_core.callbacks import (
 )
 from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever
-from pydantic import ConfigDict, Field, SkipValidation
+from pydantic import ConfigDict, Field, SkipValidation, field_validator
 
 from langchain_openrag.documents import to_document
 from openrag_core import Filter, OpenRAG, Reranker, Retriever, SearchOptions
+from openrag_core.build import check_pipeline
 from openrag_core.conversation import check_questions
 from openrag_core.errors import ConfigError
 from openrag_core.filters import from_dict
@@ -104,6 +105,11 @@ class AdaptiveRetriever(BaseRetriever):
     """The pipeline; its gate should be "f_minp", "f_meanp" or "f_ret"."""
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
+
+    @field_validator("rag")
+    @classmethod
+    def _check_rag(cls, rag: object) -> object:
+        return check_pipeline(rag)
 
     def _get_relevant_documents(
         self, query: str, *, run_manager: CallbackManagerForRetrieverRun, **unknown: Any

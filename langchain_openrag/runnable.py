@@ -31,13 +31,13 @@ from openrag_core import (
 )
 from openrag_core.build import check_pipeline
 from openrag_core.conversation import check_questions, question_of
-from openrag_core.errors import PassageIndexError, RerankerError
+from openrag_core.errors import IndexLockedError, IndexMismatchError, IndexNotFoundError
 from openrag_core.events import AnswerEvent
 from openrag_core.records import GateMode
 
 RunnableInput = str | dict[str, Any] | list[Any] | BaseMessage | PromptValue
 _Outcome = Answer | Exception
-_OF_ALL = (PassageIndexError, RerankerError)
+_OF_ALL = (IndexNotFoundError, IndexMismatchError, IndexLockedError)
 """Errors that every question would meet."""
 
 

@@ -50,7 +50,7 @@ def create_openrag_tool(
     """
     from langchain_openrag.runnable import OpenRAGRunnable  # noqa: PLC0415  (which makes tools)
 
-    runnable = OpenRAGRunnable(rag=rag) if isinstance(rag, OpenRAG) else rag
+    runnable = rag if isinstance(rag, OpenRAGRunnable) else OpenRAGRunnable(rag=rag)
 
     def answer(question: str, config: RunnableConfig) -> tuple[str, RunnableOutput | None]:
         try:
@@ -81,8 +81,7 @@ def _shown(output: RunnableOutput) -> str:
     """The answer with what it rests on; an abstention names the nearest passages itself."""
     if output["abstained"] or not output["candidates"]:
         return output["answer"]
-    own = set(output["candidates"][0]["context"])
-    sources = [document for document in output["context"] if document.id in own]
+    sources = output["context"][: len(output["candidates"][0]["context"])]  # they come first
     lines = [f"[{n}] {_name(one)}" for n, one in enumerate(sources, start=1)]
     return "\n".join([output["answer"], "Sources:", *lines])
 

@@ -47,7 +47,7 @@ class OpenRAGLLM(CustomLLM):
         generator: Whose model replies.
         max_new_tokens: Longest reply, in tokens, >= 1; by default the generator's longest answer.
         stop: Texts at which a reply ends; they are no part of it.
-        model_name: By default the model's class.
+        model_name: By default the checkpoint's folder or name, without one the model's class.
         **settings: LlamaIndex's own, such as `system_prompt` and `callback_manager`.
 
     Raises:
@@ -72,7 +72,7 @@ class OpenRAGLLM(CustomLLM):
         TransformersChat(generator, max_new_tokens=max_new_tokens, stop=stop)  # checks them
         model = generator.model
         super().__init__(
-            model_name=model_name or type(model).__name__,
+            model_name=model_name or model.name_or_path or type(model).__name__,
             context_window=model.config.get_text_config().max_position_embeddings,
             max_new_tokens=generator.max_new_tokens if max_new_tokens is None else max_new_tokens,
             stop=list(stop),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import replace
+from hashlib import sha256
 from inspect import getattr_static
 
 from llama_index.core.base.base_retriever import BaseRetriever
@@ -99,9 +101,15 @@ class LlamaIndexReranker:
                 f"{type(self._postprocessor).__name__} gives nodes no scores: only a "
                 "postprocessor that scores them can rank passages"
             )
+        by_id = {passage.id: passage for passage in passages}
         known = {passage.key: passage for passage in passages}
         best = map(to_passage, sorted(nodes, key=lambda one: -one.get_score())[:top_k])
-        return [replace(known.get(one.key, one), rerank_score=one.retrieval_score) for one in best]
+        return [
+            replace(
+                known.get(one.key) or by_id.get(one.id) or one, rerank_score=one.retrieval_score
+            )
+            for one in best
+        ]
 
 
 class LlamaIndexChat:
@@ -130,9 +138,12 @@ class LlamaIndexChat:
 
     @property
     def name(self) -> str | None:
-        """Kind and name of the model, under which its replies are kept; None where it has none."""
-        named = self._llm.metadata.model_name
-        return None if named in {"", "unknown"} else f"{self._llm.class_name()} {named}"
+        """Kind, name and a hash of the LLM's settings; None where it has no name."""
+        if (named := self._llm.metadata.model_name) in {"", "unknown"}:
+            return None
+        settings = {k: v for k, v in self._llm.to_dict().items() if not k.endswith("key")}
+        told = json.dumps(settings, sort_keys=True, default=lambda value: type(value).__name__)
+        return f"{self._llm.class_name()} {named} {sha256(told.encode()).hexdigest()[:12]}"
 
     def reply(self, conversations: Sequence[Sequence[Message]]) -> list[Reply]:
         """One reply to each conversation."""

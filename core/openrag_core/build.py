@@ -323,7 +323,7 @@ def _reranker(settings: Settings, retriever: Retriever, generator: Generator) ->
 
 
 def _reranker_names(settings: Settings) -> list[str]:
-    return [name.strip() for name in settings.reranker.split("+")]
+    return [name.strip() for name in str(settings.reranker).split("+")]
 
 
 def _one_reranker(

@@ -204,7 +204,9 @@ def passage(values: Mapping[str, Any], label: str = "") -> Html:
     fields += [(name, f"{score:z.3f}") for name, score in scores.items() if score is not None]
     fields += [(str(k), _cut(str(v), LONGEST_FIELD)) for k, v in values["metadata"].items()]
     text = tag("div", _cut(values["text"], LONGEST_TEXT), class_="openrag-text", dir="auto")
-    return folded(f"{label}{place(values)}", text, table(fields) if fields else "")
+    return folded(
+        f"{label}{_cut(place(values), LONGEST_FIELD)}", text, table(fields) if fields else ""
+    )
 
 
 def place(values: Mapping[str, Any]) -> str:
@@ -214,10 +216,11 @@ def place(values: Mapping[str, Any]) -> str:
         values: Its id, title, source and metadata.
     """
     source = str(values["source"])
-    where = source if _WEB.match(source) else PurePath(source).name
+    address = "://" in source and not source.startswith("file:")
+    where = source if address else PurePath(source).name
     page = f"page {values['metadata']['page']}" if "page" in values["metadata"] else ""
     named = " · ".join(part for part in (values["title"], where) if part) or str(values["id"])
-    return _cut(f"{named} · {page}" if page else named, LONGEST_FIELD)
+    return f"{named} · {page}" if page else named
 
 
 def link(source: str, text: str = "") -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from numbers import Integral
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
@@ -12,6 +13,7 @@ from openrag_core.gate import Gate
 from openrag_core.records import EvidenceMode, GateMode, Hops, check_hops
 from openrag_core.reflection import ScoreWeights
 from openrag_core.search import SearchOptions
+from openrag_core.verdict import Minima
 from openrag_core.weights import BUNDLED
 
 if TYPE_CHECKING:
@@ -135,7 +137,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         for name in ("index", "encoder_cache", "calibration"):
-            if (value := getattr(self, name)) is not None:
+            if (value := getattr(self, name)) is not None or name == "index":
                 object.__setattr__(self, name, Path(value))  # a string will do
         if not isinstance(self.search, SearchOptions):
             raise ConfigError(f"search must be SearchOptions(...), got {self.search!r}")
@@ -155,15 +157,17 @@ class Settings:
     def _check_names(self) -> None:
         for name in ("model", "encoder", "reranker"):
             value = getattr(self, name)
-            parts = value.split("+") if name == "reranker" and isinstance(value, str) else [value]
-            if not all(isinstance(part, str | PathLike) and str(part).strip() for part in parts):
+            named = isinstance(value, str | PathLike)
+            if not named or not all(part.strip() for part in str(value).split("+")):
                 raise ConfigError(f"{name} must be a name or a folder, got {value!r}")
 
     def _check_numbers(self) -> None:
         for name in _AT_LEAST_ONE:
             value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
+            if not isinstance(value, Integral) or value < 1:
                 raise ConfigError(f"{name} must be a whole number, at least 1; got {value!r}")
+
+        Minima(self.min_relevance or 0.0, self.min_support or 0.0)
 
     def _check_target(self) -> None:
         if self.calibrated and self.gate != "always":

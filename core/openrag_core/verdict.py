@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from math import inf, isnan
+from numbers import Real
 
 from openrag_core.errors import ConfigError
 from openrag_core.html import place
@@ -32,7 +33,7 @@ class Minima:
     def __post_init__(self) -> None:
         for name in ("relevance", "support"):
             value = getattr(self, name)
-            if not isinstance(value, int | float) or isnan(value):
+            if not isinstance(value, Real) or isnan(value):
                 raise ConfigError(f"min_{name} must be a number, got {value!r}")
 
     def reached(self, candidate: Candidate) -> bool:
@@ -81,8 +82,7 @@ def conclude(
         by_relevance = sorted(candidates, key=lambda c: -c.score.relevance)
         nearest = {p.key: p for candidate in by_relevance for p in candidate.evidence}
         sources = tuple(nearest.values())[:NEAREST]
-        names = (f"- {place(asdict(passage))}" for passage in sources)
-        text = "\n".join([f"{NOT_TOLD} Nearest passages:", *names])
+        text = "\n".join([f"{NOT_TOLD} Nearest passages:", *map(_named, sources)])
     return Answer(
         question=question,
         text=text,
@@ -96,3 +96,8 @@ def conclude(
         draft=draft,
         seconds=seconds,
     )
+
+
+def _named(passage: Passage) -> str:
+    where = {"source": passage.source, "metadata": passage.metadata}
+    return f"- {place({'id': passage.id, 'title': passage.title, **where})}"

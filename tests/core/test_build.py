@@ -149,6 +149,7 @@ def test_an_index_of_another_encoder_is_given_free_again(tmp_path: Path) -> None
         ({"beam_width": 0}, "beam_width must be a whole number, at least 1; got 0"),
         ({"reranker": "maxsim+"}, r"reranker must be a name or a folder, got 'maxsim\+'"),
         ({"reranker": None}, "reranker must be a name or a folder, got None"),
+        ({"min_support": "high"}, "min_support must be a number, got 'high'"),
         ({"model": ""}, "model must be a name or a folder, got ''"),
         ({"threshold": 0.9}, "threshold=0.9 does nothing with gate='always'"),
         ({"evidence": "both"}, "each, joint; got 'both'"),

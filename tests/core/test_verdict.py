@@ -2,7 +2,9 @@
 
 from dataclasses import replace
 from math import inf, nan
+from threading import Lock
 
+import numpy as np
 import pytest
 
 from openrag_core import (
@@ -64,10 +66,18 @@ def test_where_nothing_reaches_them_the_answer_says_so_and_names_the_nearest() -
     assert [source.id for source in got.sources] == ["b", "a"]
 
 
+def test_what_cannot_be_copied_is_named_all_the_same() -> None:
+    far = candidate("a", "1912", PassageScore(0.9, rank=0.1))
+    locked = replace(far.written.evidence[0], metadata={"lock": Lock()})
+    written = replace(far.written, evidence=(locked,))
+    assert answer(replace(far, written=written)).text.endswith("- Title a · a.md")
+
+
 @pytest.mark.parametrize("minimum", [nan, "high"])
 def test_a_minimum_is_a_number(minimum: float) -> None:
     with pytest.raises(ConfigError, match="min_support must be a number"):
         Minima(0.5, minimum)
+    Minima(np.float32(0.5), np.int64(1))  # type: ignore[arg-type]
 
 
 def test_no_passage_at_all_is_said_too() -> None:

@@ -11,7 +11,8 @@ from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import RunnableLambda, RunnablePassthrough
 from pydantic import ValidationError
 
-from langchain_openrag import OpenRAGRunnable
+from langchain_openrag import AdaptiveRetriever, OpenRAGRunnable, create_openrag_tool
+from langchain_openrag.graph import build_graph
 from langchain_openrag.runnable import RunnableInput
 from openrag_core import (
     ConfigError,
@@ -21,6 +22,7 @@ from openrag_core import (
     OpenRAG,
     Passage,
     QuestionError,
+    RerankerError,
     Written,
 )
 from tests.fakes import FakeGenerator, FakeReranker, FakeRetriever, tokens
@@ -113,6 +115,10 @@ async def test_it_is_asynchronous_too(runnable: OpenRAGRunnable) -> None:
 def test_what_is_no_pipeline_is_refused_at_once() -> None:
     with pytest.raises(ValidationError, match=r"expected a pipeline, such as .*build\(\).*got str"):
         OpenRAGRunnable(rag="bundled")  # type: ignore[arg-type]
+    faces: list[Any] = [create_openrag_tool, build_graph, lambda rag: AdaptiveRetriever(rag=rag)]
+    for face in faces:
+        with pytest.raises(ValueError, match=r"expected a pipeline, such as"):
+            face("bundled")
 
 
 def test_a_threshold_wants_a_gate(runnable: OpenRAGRunnable) -> None:
@@ -162,7 +168,9 @@ async def test_an_index_that_is_not_there_is_asked_for_once(generator: FakeGener
     assert [questions for questions, _ in retriever.calls] == [("a", "b")] * 2
 
 
-@pytest.mark.parametrize("error", [QuestionError("too long"), ConnectionError("refused")])
+@pytest.mark.parametrize(
+    "error", [QuestionError("long"), ConnectionError("no"), RerankerError("429")]
+)
 async def test_a_question_that_the_model_cannot_answer_fails_alone(error: Exception) -> None:
     """Be it too long, or refused by whoever serves the model."""
 

@@ -1,5 +1,6 @@
 """langchain_openrag/tool.py: agents call it, and the sources come back."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -66,6 +67,14 @@ async def test_an_agent_calls_it_and_keeps_the_sources() -> None:
         assert [document.id for document in message.artifact["context"]] == ["b1", "f1"]
         assert message.artifact["grounded"]
         assert state["messages"][-1].content == "In 1893."
+
+
+def test_another_text_of_the_same_id_is_no_source() -> None:
+    other = replace(BRIDGE, text="1812", title="Causeway")
+    pipeline = OpenRAG(FakeGenerator(), FakeRetriever([BRIDGE, other]), top_k=2)
+    message = create_openrag_tool(pipeline).invoke(call(question="When?"))
+    assert len(message.artifact["context"]) == 2
+    assert message.content == "1893\nSources:\n[1] Bridge · b.md"
 
 
 def test_its_schema_is_flat() -> None:

@@ -120,7 +120,7 @@ def test_it_tells_what_it_is(generator: TransformersGenerator) -> None:
     assert llm.to_dict()["class_name"] == "OpenRAGLLM"
     assert llm.to_dict()["system_prompt"] == "Be kind."
     assert OpenRAGLLM(generator).metadata.num_output == generator.max_new_tokens
-    assert OpenRAGLLM(generator).metadata.model_name == "OpenRAGForCausalLM"
+    assert OpenRAGLLM(generator).metadata.model_name == generator.model.name_or_path
 
 
 def test_callbacks_hear_of_it_once(generator: TransformersGenerator) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from dataclasses import replace
 from math import exp, inf
 from typing import Any
 
@@ -112,6 +113,21 @@ async def test_a_postprocessor_ranks_passages() -> None:
     assert (answer.text, answer.grounded) == ("1953", True)
 
 
+class Shouting(BaseNodePostprocessor):
+    def _postprocess_nodes(
+        self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
+    ) -> list[NodeWithScore]:
+        del query_bundle
+        texts = ((one, TextNode(id_=one.node_id, text=one.text.upper())) for one in nodes)
+        return [NodeWithScore(node=node, score=one.score) for one, node in texts]
+
+
+def test_what_a_postprocessor_makes_of_a_text_is_its_own_business() -> None:
+    passage = Passage("x", "one", retrieval_score=0.2)
+    reranker = LlamaIndexReranker(Shouting(), min_relevance=0.5)
+    assert reranker.rerank(["When?"], [[passage]], 5) == [[replace(passage, rerank_score=0.2)]]
+
+
 def test_nodes_of_the_same_id_are_told_apart_by_their_texts() -> None:
     texts = [Passage("x", "first"), Passage("x", "one"), Passage("x", "two")]
     reranker = LlamaIndexReranker(Reversed(), min_relevance=0.5)
@@ -200,4 +216,9 @@ def test_it_is_known_by_its_kind_and_name() -> None:
         def metadata(self) -> LLMMetadata:
             return super().metadata.model_copy(update={"model_name": "gpt-x"})
 
-    assert LlamaIndexChat(NamedLLM(replies=["Yes."])).name == f"{NamedLLM.class_name()} gpt-x"
+    one, same, other = (
+        LlamaIndexChat(NamedLLM(replies=["Yes."], system_prompt=prompt)).name
+        for prompt in ("Be kind.", "Be kind.", "Be rude.")
+    )
+    assert one == same != other
+    assert str(one).startswith(f"{NamedLLM.class_name()} gpt-x ")

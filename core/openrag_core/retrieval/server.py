@@ -50,16 +50,23 @@ MEMORY = ":memory:"
 OLDEST = (1, 17)  # of servers: collections with metadata, and RRF with weights
 _REQUEST = 256  # points written at once: a server takes 32 MB
 _turns: WeakKeyDictionary[QdrantClient, Lock] = WeakKeyDictionary()
+_BUSY = {429, 500, 502, 503, 504, StatusCode.UNAVAILABLE, StatusCode.RESOURCE_EXHAUSTED}
+_REFUSED = {400, 404, 409, 413, 422, StatusCode.INVALID_ARGUMENT}
+_REFUSED |= {StatusCode.NOT_FOUND, StatusCode.ALREADY_EXISTS}
+"""The server was reached, and the request was wrong."""
 _ERRORS = (ApiException, RpcError, QdrantException)
 _Result = TypeVar("_Result")
 
 
 def _busy(error: BaseException) -> bool:
     """Whether the server may do as asked a little later; every call may be repeated."""
-    if isinstance(error, RpcError):
-        return error.code() in {StatusCode.UNAVAILABLE, StatusCode.RESOURCE_EXHAUSTED}
-    status = getattr(error, "status_code", None)
-    return isinstance(error, ResourceExhaustedResponse) or status in {429, 500, 502, 503, 504}
+    return isinstance(error, ResourceExhaustedResponse) or _status(error) in _BUSY
+
+
+def _status(error: BaseException) -> object:
+    """Of REST or gRPC; None where nobody replied."""
+    code = getattr(error, "code", None)
+    return getattr(error, "status_code", None) or (code() if callable(code) else None)
 
 
 _AGAIN: dict[str, Any] = {
@@ -346,8 +353,8 @@ class ServerStore:
         raise AssertionError  # the last attempt raises what it met
 
     def _failed(self, error: Exception) -> IndexUnreachableError:
-        refused = getattr(error, "status_code", None) in {400, 413, 422}
-        hint = "" if refused else ". Check the address, the API key and whether the server runs"
+        understood = _status(error) in _REFUSED
+        hint = "" if understood else ". Check the address, the API key and whether the server runs"
         return IndexUnreachableError(
             f"the Qdrant server {self.address} did not do as asked: {error}{hint}"
         )

@@ -59,6 +59,7 @@ class Judgement:
 
     def __post_init__(self) -> None:
         whole = isinstance(self.relevant, bool) and type(self.utility) is int
+        whole = whole and isinstance(self.support, str)
         if not whole or self.support not in _SUPPORT or not 1 <= self.utility <= 5:
             raise CriticError(
                 f"relevant must be true or false, support one of {', '.join(get_args(Support))} "

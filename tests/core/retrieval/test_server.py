@@ -101,6 +101,7 @@ def test_a_busy_server_is_asked_again_over_grpc_too() -> None:
 
     assert server._busy(BusyError())
     assert not server._busy(RefusedError())
+    assert not server._busy(RpcError())
 
 
 def test_what_a_server_refuses_is_not_blamed_on_the_address() -> None:

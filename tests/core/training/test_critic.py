@@ -41,6 +41,7 @@ def test_a_reply_is_read_whatever_surrounds_it() -> None:
         "relevant, fully supported",
         YES.replace("true", '"yes"'),
         YES.replace("full", "fully"),
+        YES.replace('"full"', '["full"]'),
         YES.replace("5", "6"),
         YES.replace("5", "4.5"),
         YES.replace('"utility": 5', '"other": 5'),
