@@ -172,7 +172,7 @@ def _note(result: Answer) -> str:
     if result.abstained and not result.candidates:
         return "no passage was found at all: is the filter, or the tenant, the right one?"
     if result.abstained and result.probability is not None:
-        return f"{short_of_target(result.probability)} (openrag calibrate fits your own gate)"
+        return short_of_target(result.probability)
     if result.abstained:
         return "no passage was relevant enough to answer from"
     if not result.decision.retrieve:
