@@ -31,7 +31,8 @@ h3{margin:1.6em 0 .4em}p{margin:.4em 0}
 .report table{border-collapse:collapse;margin:.6em 0;font-variant-numeric:tabular-nums}
 .report th,.report td{padding:.28em .9em .28em 0;text-align:right;border-bottom:1px solid #8883}
 .report>table{display:block;overflow-x:auto}.report>table td{white-space:nowrap}
-.report th:first-child{text-align:left;font-weight:500;overflow-wrap:anywhere;min-width:10em}.report small{opacity:.7}
+.report th:first-child{text-align:left;font-weight:500;overflow-wrap:anywhere;min-width:10em}
+.report small{opacity:.7}
 .report img{max-width:100%;height:auto;background:#fff;border-radius:.4em}
 .report .case{margin:.5em 0;padding:.1em 0}
 .report .case>summary{cursor:pointer;overflow-wrap:anywhere}
