@@ -157,8 +157,8 @@ class Settings:
     def _check_names(self) -> None:
         for name in ("model", "encoder", "reranker"):
             value = getattr(self, name)
-            named = isinstance(value, str | PathLike)
-            if not named or not all(part.strip() for part in str(value).split("+")):
+            parts = str(value).split("+") if name == "reranker" else [str(value)]
+            if not isinstance(value, str | PathLike) or not all(map(str.strip, parts)):
                 raise ConfigError(f"{name} must be a name or a folder, got {value!r}")
 
     def _check_numbers(self) -> None:
@@ -166,8 +166,7 @@ class Settings:
             value = getattr(self, name)
             if not isinstance(value, Integral) or value < 1:
                 raise ConfigError(f"{name} must be a whole number, at least 1; got {value!r}")
-
-        Minima(self.min_relevance or 0.0, self.min_support or 0.0)
+        Minima(self.min_relevance or 0.0, self.min_support or 0.0)  # refuses what is none
 
     def _check_target(self) -> None:
         if self.calibrated and self.gate != "always":

@@ -160,6 +160,7 @@ def test_an_index_of_another_encoder_is_given_free_again(tmp_path: Path) -> None
 def test_impossible_settings_are_refused_at_once(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         Settings(**settings)
+    Settings(model="models/c++", reranker="maxsim + reflection")  # a plus joins rerankers alone
 
 
 def test_a_missing_package_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
