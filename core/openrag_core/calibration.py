@@ -24,6 +24,7 @@ from openrag_core.reflection import ScoreWeights
 
 FILE = "gate.json"
 """What a fitted gate is called in the folder of its checkpoint."""
+_ONE_TARGET = "give either min_accuracy or max_retrieval_rate"
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,12 +120,9 @@ class CalibratedGate:
             )
         if not self.reading or min(self.reading) < 1 or len(self.quantiles) < 2:
             raise ConfigError("a calibrated gate needs reading for >= 1 passages, and quantiles")
-        if (self.min_accuracy is None) == (self.max_retrieval_rate is None):
-            raise ConfigError("give either min_accuracy or max_retrieval_rate")
-        for name in ("min_accuracy", "max_retrieval_rate"):
-            value = getattr(self, name)
-            if value is not None and not 0.0 <= value <= 1.0:
-                raise ConfigError(f"{name} must be in [0, 1], got {value}")
+        if self.min_accuracy is self.max_retrieval_rate is None:
+            raise ConfigError(_ONE_TARGET)
+        check_target(self.min_accuracy, self.max_retrieval_rate)
         most = max(one.probability[-1] for one in (self.memory, *self.reading.values()))
         if self.min_accuracy is not None and self.min_accuracy > most:
             raise ConfigError(
@@ -231,6 +229,24 @@ class CalibratedGate:
         value = decision.value or 0.0
         confidence = 1.0 - value if self.signal == "f_ret" else value
         return replace(decision, probability=self.memory(confidence))
+
+
+def check_target(min_accuracy: float | None, max_retrieval_rate: float | None) -> None:
+    """Refuse what no gate could aim at.
+
+    Args:
+        min_accuracy: See `CalibratedGate`.
+        max_retrieval_rate: See `CalibratedGate`.
+
+    Raises:
+        ConfigError: Both are given, or one is outside [0, 1].
+    """
+    if min_accuracy is not None and max_retrieval_rate is not None:
+        raise ConfigError(_ONE_TARGET)
+    targets = {"min_accuracy": min_accuracy, "max_retrieval_rate": max_retrieval_rate}
+    for name, value in targets.items():
+        if value is not None and not 0.0 <= value <= 1.0:
+            raise ConfigError(f"{name} must be in [0, 1], got {value}")
 
 
 def read_gate(

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from numbers import Integral
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
+from openrag_core.calibration import check_target
 from openrag_core.errors import ConfigError
 from openrag_core.gate import Gate
 from openrag_core.records import EvidenceMode, GateMode, Hops, check_hops
@@ -19,6 +20,8 @@ from openrag_core.weights import BUNDLED
 if TYPE_CHECKING:
     from openrag_core.retrieval.encoders import Backend
 
+Dtype = Literal["float32", "bfloat16", "float16", "auto"]
+"""Of a generator's weights; "auto" is that of its files."""
 _AT_LEAST_ONE = (
     "max_new_tokens",
     "max_batch_tokens",
@@ -42,7 +45,7 @@ class Settings:
     """Generator: "bundled", a checkpoint folder, or a name on a model hub."""
     base: str | None = None
     """Dense model that an adapter-only checkpoint belongs to, if it was moved."""
-    dtype: str | None = None
+    dtype: Dtype | None = None
     """Of the generator's weights; by default bfloat16 where the device has it."""
     device: str | None = None
     """Of the generator and of encoders and rerankers that are not bundled, such as "cpu" or "cuda";
@@ -137,8 +140,11 @@ class Settings:
 
     def __post_init__(self) -> None:
         for name in ("index", "encoder_cache", "calibration"):
-            if (value := getattr(self, name)) is not None or name == "index":
+            value = getattr(self, name)
+            if isinstance(value, str | PathLike):
                 object.__setattr__(self, name, Path(value))  # a string will do
+            elif value is not None or name == "index":
+                raise ConfigError(f"{name} must be a path, got {value!r}")
         if not isinstance(self.search, SearchOptions):
             raise ConfigError(f"search must be SearchOptions(...), got {self.search!r}")
         if self.tenant is not None and not self.tenant:
@@ -160,6 +166,10 @@ class Settings:
             parts = str(value).split("+") if name == "reranker" else [str(value)]
             if not isinstance(value, str | PathLike) or not all(map(str.strip, parts)):
                 raise ConfigError(f"{name} must be a name or a folder, got {value!r}")
+        if self.dtype is not None and self.dtype not in get_args(Dtype):
+            raise ConfigError(
+                f"dtype must be one of {', '.join(get_args(Dtype))}; got {self.dtype!r}"
+            )
 
     def _check_numbers(self) -> None:
         for name in _AT_LEAST_ONE:
@@ -169,6 +179,7 @@ class Settings:
         Minima(self.min_relevance or 0.0, self.min_support or 0.0)  # refuses what is none
 
     def _check_target(self) -> None:
+        check_target(self.min_accuracy, self.max_retrieval_rate)
         if self.calibrated and self.gate != "always":
             raise ConfigError(
                 f"gate={self.gate!r} and a target (min_accuracy, max_retrieval_rate) contradict "

@@ -205,6 +205,7 @@ def test_info_tells_what_is_there(openrag: Run, documents: Path) -> None:
             ["ask", "x", "--min-accuracy", "0.5", "--calibration", "none.json"],
             "error: --calibration none.json: cannot be read: there is no such file",
         ),
+        (["ask", "x", "--min-accuracy", "3"], "error: min_accuracy must be in [0, 1], got 3.0"),
         (["index", "gone"], "error: gone: no such file or folder"),
         (["index", "."], "error: no text, Markdown, HTML or PDF file was found in ."),
         (["index", __file__], "test_cli.py: kind '.py' is not one of .htm, .html, "),

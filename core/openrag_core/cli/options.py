@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from openrag_core import settings
 from openrag_core.build import Settings
 from openrag_core.records import EvidenceMode, Hops, check_hops
 from openrag_core.search import SearchMode
@@ -103,8 +104,8 @@ Base = Annotated[
     ),
 ]
 Dtype = Annotated[
-    str | None,
-    typer.Option("--dtype", help="float32, bfloat16, float16 or auto.", rich_help_panel=MODEL),
+    settings.Dtype | None,
+    typer.Option("--dtype", help="Of the weights; auto: as in the files.", rich_help_panel=MODEL),
 ]
 Device = Annotated[
     str | None, typer.Option("--device", help="Such as cpu or cuda.", rich_help_panel=MODEL)
