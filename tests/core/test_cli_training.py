@@ -81,6 +81,17 @@ def test_distractors_are_read_as_if_they_were_relevant(openrag: Run) -> None:
 
 
 @pytest.mark.usefixtures("files")
+def test_relevance_can_be_learned_sentence_by_sentence(openrag: Run) -> None:
+    command = ("data", "build", "questions.jsonl", "-o", "rows.jsonl", "--mine", "passages.jsonl")
+    made = openrag(*command, "--mixed", "0", "--sentences", "--judge-only")
+    assert made.code == 0, made.err
+    gold, distractor = read_rows("rows.jsonl")
+    assert gold.relevance[-1][1]
+    assert distractor.output.endswith("</paragraph>[Irrelevant]")
+    assert not any(relevant for _, relevant in distractor.relevance)
+
+
+@pytest.mark.usefixtures("files")
 def test_what_was_left_out_is_said(openrag: Run) -> None:
     Path("bare.jsonl").write_text('{"question": "Who?", "answers": ["Ana"]}', encoding="utf-8")
     made = openrag("data", "build", "questions.jsonl", "bare.jsonl", "-o", "rows.jsonl")

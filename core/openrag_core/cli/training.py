@@ -54,6 +54,17 @@ def build(
     whole: Annotated[
         float, typer.Option(help="With --window, share of the passages that stay whole.")
     ] = 0.3,
+    sentences: Annotated[
+        bool,
+        typer.Option(
+            "--sentences",
+            help="Learn relevance at the end of every sentence: until the answer is told, a gold "
+            "passage is irrelevant.",
+        ),
+    ] = False,
+    judge_only: Annotated[
+        bool, typer.Option("--judge-only", help="End rows with distractors at [Irrelevant].")
+    ] = False,
     seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
 ) -> None:
     """Make training rows that contrast gold passages with distractors.
@@ -68,7 +79,14 @@ def build(
     from openrag_core import training  # noqa: PLC0415  (loads torch)
 
     mix = training.Mix(
-        gold=gold, mixed=mixed, distractor=distractor, window=window, whole=whole, seed=seed
+        gold=gold,
+        mixed=mixed,
+        distractor=distractor,
+        window=window,
+        whole=whole,
+        sentences=sentences,
+        answer_distractors=not judge_only,
+        seed=seed,
     )
     new_file("--output", output, "rows.jsonl", read=filter(None, (*questions, mine)))
     read = [question for file in questions for question in training.read_questions(file)]

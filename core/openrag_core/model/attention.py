@@ -11,7 +11,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers import (
+    AttentionInterface,
+    AttentionMaskInterface,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
@@ -65,3 +70,17 @@ def use_cpu_decoding(model: PreTrainedModel) -> None:
 
 AttentionInterface.register(NAME, cpu_decoding_attention)
 AttentionMaskInterface.register(NAME, sdpa_mask)
+
+
+def sees_everything(config: PreTrainedConfig) -> bool:
+    """Whether a mask alone says what is seen: full attention, rotated positions.
+
+    Others count places where these count positions, or hide it in settings of their own.
+
+    Args:
+        config: Of a decoder.
+    """
+    kinds = set(getattr(config, "layer_types", None) or ())
+    window = getattr(config, "sliding_window", None) if not kinds else None
+    rotated = bool(getattr(config, "rope_parameters", None))
+    return window is None and kinds <= {"full_attention"} and rotated

@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from openrag_core.errors import GenerationError
+from openrag_core.model.attention import sees_everything
 
 logger = logging.getLogger(__name__)
 
@@ -218,7 +219,7 @@ class GreedyDecoder:
         if (
             saved < MIN_SAVED
             or min(shared) == 0
-            or (padded and not self._sees_everything)
+            or (padded and not sees_everything(self._config))
             or self._rotation_varies
             or len(rows) * width > self.max_batch_tokens
         ):
@@ -229,17 +230,6 @@ class GreedyDecoder:
         expanded = torch.tensor(place, device=device)
         cache.reorder_cache(cast("torch.LongTensor", expanded))
         return of_rows, mask[expanded]
-
-    @property
-    def _sees_everything(self) -> bool:
-        """Whether padding in the middle is nothing but masked: full attention, rotated positions.
-
-        Others count places where these count positions, or hide it in settings of their own.
-        """
-        kinds = self._kinds
-        window = getattr(self._config, "sliding_window", None) if not kinds else None
-        rotated = bool(getattr(self._config, "rope_parameters", None))
-        return window is None and kinds <= {"full_attention"} and rotated
 
     @property
     def _equal_lengths(self) -> bool:

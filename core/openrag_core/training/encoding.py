@@ -16,12 +16,14 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from openrag_core.errors import TrainingDataError
 from openrag_core.prompts import encode, encode_all, opening, token_id
-from openrag_core.reflection import END_PARAGRAPH, PARAGRAPH, TOKENS
+from openrag_core.reflection import END_PARAGRAPH, PARAGRAPH, RELEVANCE, TOKENS
 from openrag_core.training.rows import WHOLE_PARAGRAPH, Row, split_tokens
 
 IGNORED = -100
 """The label of what is not learned."""
 TooLong = Literal["cut", "drop"]
+_UNFINISHED = tuple(RELEVANCE.worth)
+"""Responses that end so are learned that far: an answer would follow."""
 _BATCH = 1024
 
 
@@ -34,6 +36,14 @@ class Encoded:
     """The same length; `IGNORED` where nothing is learned."""
     text: range = range(0)
     """Positions of the paragraph's text, or of a corpus: what may be cut."""
+    relevance: tuple[tuple[int, int], ...] = ()
+    """Judgements beside the response: how many of the ids were read when the paragraph is closed,
+    and the token that says what they are worth."""
+
+    @property
+    def length(self) -> int:
+        """Positions that are computed; each judgement closes the paragraph once more."""
+        return len(self.ids) + len(self.relevance)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +112,8 @@ def _encode_all(tokenizer: Tokenizer, rows: Iterable[Row]) -> Iterator[Encoded]:
         responses = [
             [row.corpus] if row.corpus else _response(row.output, tokens, space) for row in batch
         ]
-        pieces = [[*a, *b, *end] for a, b in zip(prompts, responses, strict=True)]
+        ends = [[] if row.output.endswith(_UNFINISHED) else end for row in batch]
+        pieces = [[*a, *b, *c] for a, b, c in zip(prompts, responses, ends, strict=True)]
         starts = map(len, encode_all(tokenizer, prompts))
         for row, ids, start in zip(batch, encode_all(tokenizer, pieces), starts, strict=True):
             labels = [*[IGNORED] * start, *ids[start:]]
@@ -111,7 +122,7 @@ def _encode_all(tokenizer: Tokenizer, rows: Iterable[Row]) -> Iterator[Encoded]:
                 continue
             inside = _inside(ids, tokens)
             labels[inside.start : inside.stop] = [IGNORED] * len(inside)
-            yield Encoded(ids, labels, inside)
+            yield Encoded(ids, labels, inside, _relevance(tokenizer, row, ids, inside))
 
 
 def _response(output: str, tokens: Mapping[str, int], space: str) -> list[str | int]:
@@ -157,6 +168,23 @@ def _inside(ids: Sequence[int], tokens: Mapping[str, int]) -> range:
     return range(ids.index(first) + 1, len(ids) - 1 - ids[::-1].index(last))
 
 
+def _relevance(
+    tokenizer: Tokenizer, row: Row, ids: Sequence[int], inside: range
+) -> tuple[tuple[int, int], ...]:
+    """Judgements by position; those that would end within a token are passed over."""
+    found = WHOLE_PARAGRAPH.search(row.output)
+    if not found or not row.relevance:
+        return ()
+    begin = token_id(tokenizer, PARAGRAPH)
+    read = encode_all(tokenizer, [[begin, found[1][:end]] for end, _ in row.relevance])
+    stops = [inside.start + len(text) - 1 for text in read]
+    return tuple(
+        (stop, token_id(tokenizer, _UNFINISHED[relevant]))
+        for stop, text, (_, relevant) in zip(stops, read, row.relevance, strict=True)
+        if text[1:] == ids[inside.start : stop]
+    )
+
+
 def _cut(encoded: Encoded, excess: int) -> Encoded | None:
     """Shorter by so many tokens, or nothing where that cannot be."""
     if excess >= len(encoded.text):
@@ -166,4 +194,5 @@ def _cut(encoded: Encoded, excess: int) -> Encoded | None:
         encoded.ids[:first] + encoded.ids[last:],
         encoded.labels[:first] + encoded.labels[last:],
         range(encoded.text.start, first),
+        tuple((read, token) for read, token in encoded.relevance if read <= first),
     )

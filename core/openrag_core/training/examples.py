@@ -20,7 +20,7 @@ import random
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 from openrag_core.errors import ConfigError
@@ -35,8 +35,9 @@ from openrag_core.reflection import (
     UTILITY,
 )
 from openrag_core.training.critic import Judgement
-from openrag_core.training.questions import Question, Text
+from openrag_core.training.questions import YES_OR_NO, Question, Text
 from openrag_core.training.rows import Row, split_tokens
+from openrag_core.words import normalised
 
 Kind = Literal["no_retrieval", "gold", "mixed", "distractor"]
 _CRITIQUE: dict[Kind, tuple[str, str]] = {
@@ -69,6 +70,11 @@ class Mix:
     whole. Shorter rows teach more questions in the same time."""
     whole: float = 0.3
     """With a window: share of the passages that stay whole all the same, in [0, 1]."""
+    sentences: bool = False
+    """Whether relevance is learned at the end of every sentence too, where one passage is read: a
+    gold one is irrelevant until it has told the answer."""
+    answer_distractors: bool = True
+    """Whether something is answered from distractors; otherwise their rows end at [Irrelevant]."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -129,7 +135,33 @@ def _row(question: Question, kind: Kind, mix: Mix, rng: random.Random) -> Row:
         return Row(question.question, f"{NO_RETRIEVAL}{answer}{_CRITIQUE[kind][1]}")
     evidence = _evidence(question, kind, rng)
     passages = [_window(passage, question, mix, rng) for passage in evidence]
-    return _reading(question, passages, _CRITIQUE[kind])
+    row = _reading(question, passages, _CRITIQUE[kind])
+    if kind == "distractor" and not mix.answer_distractors:
+        judged = row.output.rindex(_CRITIQUE[kind][0]) + len(_CRITIQUE[kind][0])
+        row = replace(row, output=row.output[:judged])
+    if mix.sentences and len(passages) == 1 and kind != "mixed":
+        row = replace(row, relevance=_relevance(question, passages[0], gold=kind == "gold"))
+    return row
+
+
+def _relevance(question: Question, passage: Text, *, gold: bool) -> tuple[tuple[int, bool], ...]:
+    """Judgements at the ends of sentences, the last one included.
+
+    Between two places where a gold passage holds an answer, nobody knows which of them tells it;
+    without any, as with yes and no, nothing is known before its end.
+    """
+    text = paragraph([asdict(passage)])
+    head = text.index(passage.text)
+    ends = [*(found.start() for found in _SENTENCE.finditer(text, head)), len(text)]
+    if not gold:
+        return tuple((end, False) for end in ends)
+    answers = "|".join(rf"\b{re.escape(answer.strip())}\b" for answer in question.answers)
+    told = not YES_OR_NO.issuperset(map(normalised, question.answers))
+    holding = list(re.finditer(answers, text[head:], re.IGNORECASE)) if told else []
+    first, last = (
+        (head + holding[0].start(), head + holding[-1].end()) if holding else (0, len(text))
+    )
+    return tuple((end, end >= last) for end in ends if not first < end < last)
 
 
 def _reading(question: Question, passages: Sequence[Text], critique: tuple[str, str]) -> Row:

@@ -2,12 +2,16 @@
 
 The cross-entropy is computed only where some row has a label: in the released layout that is about
 a tenth of the positions, and the output head is the largest matrix of a small model.
+
+A paragraph that ends after any of its sentences is a paragraph too. So a row may close it several
+times: the closing marks stand behind the row, each sees what was read until then and itself, and
+nothing sees it. What the model would say next is what it would say of that much text alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,34 +21,66 @@ from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_fun
 from openrag_core.training.encoding import IGNORED
 
 
-def response_loss(
-    model: nn.Module, inputs: Mapping[str, Tensor], *, router_logits: bool
-) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Sum of the cross-entropy over all labels.
+class Losses(NamedTuple):
+    """Of one batch."""
+
+    response: Tensor
+    """Sum of the cross-entropy over the labels of the responses, in nats."""
+    relevance: Tensor
+    """Mean cross-entropy of the judgements beside them, each reply weighing alike; 0 without."""
+    router_logits: tuple[Tensor, ...]
+    """Of each layer, shape (batch * length, experts), where they were asked for."""
+
+
+def batch_losses(model: nn.Module, inputs: Mapping[str, Tensor], *, router_logits: bool) -> Losses:
+    """What one pass over a batch costs.
 
     Args:
         model: A causal language model, whatever is wrapped around it.
         inputs: As `Collate` makes them.
         router_logits: Whether to ask for those too.
-
-    Returns:
-        The sum, in nats; and the router logits of each layer, shape (batch * length, experts).
     """
-    labels = inputs["labels"][:, 1:]
-    kept = (labels != IGNORED).any(dim=0).nonzero().flatten()
-    asked = {"output_router_logits": True} if router_logits else {}
+    labels = functional.pad(inputs["labels"][:, 1:], (0, 1), value=IGNORED)
+    judged = inputs.get("relevance", torch.full_like(labels, IGNORED))
+    kept = ((labels != IGNORED) | (judged != IGNORED)).any(dim=0).nonzero().flatten()
+    asked: dict[str, Any] = {"output_router_logits": True} if router_logits else {}
+    if "position_ids" in inputs:
+        asked["position_ids"] = inputs["position_ids"]
     output = model(
         input_ids=inputs["input_ids"],
-        attention_mask=inputs["attention_mask"],
+        attention_mask=_visible(inputs),
         logits_to_keep=kept,
         use_cache=False,
         **asked,
     )
     logits = output.logits.float().flatten(0, 1)
-    loss = functional.cross_entropy(
+    response = functional.cross_entropy(
         logits, labels[:, kept].flatten(), ignore_index=IGNORED, reduction="sum"
     )
-    return loss, output.router_logits if router_logits else ()
+    replies = judged[:, kept].flatten()
+    each = [
+        functional.cross_entropy(logits[replies == reply], replies[replies == reply])
+        for reply in replies[replies != IGNORED].unique()
+    ]
+    relevance = torch.stack(each).mean() if each else response.new_zeros(())
+    return Losses(response, relevance, output.router_logits if router_logits else ())
+
+
+def _visible(inputs: Mapping[str, Tensor]) -> Tensor:
+    """The mask of padding, or where paragraphs are closed more than once, of every pair.
+
+    A position says how many ids come before it: with itself, that is what it sees.
+    """
+    if "position_ids" not in inputs:
+        return inputs["attention_mask"]
+    before = inputs["position_ids"]
+    places = torch.arange(before.shape[1], device=before.device)
+    seen = (places < before.unsqueeze(-1)) | torch.eye(len(places), device=before.device).bool()
+    kind = before.device.type
+    autocast = torch.is_autocast_enabled(kind)
+    dtype = torch.get_autocast_dtype(kind) if autocast else torch.get_default_dtype()
+    hidden = torch.zeros(seen.shape, dtype=dtype, device=before.device)
+    return hidden.masked_fill(~seen, torch.finfo(dtype).min).unsqueeze(1)
 
 
 def balance_loss(router_logits: Sequence[Tensor], top_k: int, attention_mask: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 from openrag_core.cache import JsonCache
 from openrag_core.errors import ConfigError
@@ -70,7 +71,7 @@ def misread(
                 continue
             text = cache.get("misread", name, row.input, match["paragraph"])
             if _is_read(text, match["paragraph"], match["answer"]):
-                yield Row(row.input, f"{match[1]}{match[2]}{match[3]}{text}{match[5]}")
+                yield replace(row, output=f"{match[1]}{match[2]}{match[3]}{text}{match[5]}")
         progress(len(batch))
 
 

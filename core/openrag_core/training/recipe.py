@@ -80,6 +80,8 @@ class Recipe(_Part):
     accumulate: _Count = 1
     """Forward passes per step."""
 
+    relevance: float = Field(default=1, ge=0)
+    """Weight of the judgements of relevance that rows have beside their responses."""
     learning_rate: float = Field(default=2e-4, gt=0)
     schedule: Schedule = "linear"
     warmup: _Share = 0.03

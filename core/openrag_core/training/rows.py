@@ -2,6 +2,8 @@
 
     {"instruction": "", "conversation": [{"input": QUESTION, "output": RESPONSE}], "corpus": ""}
 
+A turn may have one more field, "relevance": see `Row`.
+
 A row with a `corpus` is plain language modelling. Otherwise its one turn is learned: the reflection
 tokens stand in the output as text. Rows of several turns and the field `instruction` are passed
 over, as the released training does.
@@ -44,10 +46,15 @@ class Row:
     """The response to it, reflection tokens included."""
     corpus: str = ""
     """In place of both: text to learn as it is."""
+    relevance: tuple[tuple[int, bool], ...] = ()
+    """Judgements that are learned beside the response: how many characters of the paragraph were
+    read, and whether they are relevant. The published rows have none."""
 
     def to_dict(self) -> dict[str, Any]:
         """The published layout."""
-        turn = {"input": self.input, "output": self.output}
+        turn: dict[str, Any] = {"input": self.input, "output": self.output}
+        if self.relevance:
+            turn["relevance"] = self.relevance
         return {
             "instruction": "",
             "conversation": [] if self.corpus else [turn],
@@ -108,7 +115,30 @@ def _row(where: str, content: dict[str, Any]) -> Row | None:
     if len(turns) != 1:
         return None
     turn = f"{where}, conversation"
-    return Row(text_field(turn, turns[0], "input"), text_field(turn, turns[0], "output"))
+    output = text_field(turn, turns[0], "output")
+    return Row(
+        text_field(turn, turns[0], "input"), output, relevance=_relevance(turn, turns[0], output)
+    )
+
+
+def _relevance(where: str, turn: dict[str, Any], output: str) -> tuple[tuple[int, bool], ...]:
+    judged = turn.get("relevance", [])
+    found = WHOLE_PARAGRAPH.search(output)
+    longest = len(found[1]) if found else 0
+    if not isinstance(judged, list) or not all(_is_judgement(one, longest) for one in judged):
+        raise TrainingDataError(
+            f"{where}: field 'relevance' must be a list of [CHARACTERS, true or false], of at most "
+            f"the {longest} characters of the paragraph; got {str(judged)[:80]}"
+        )
+    return tuple((characters, relevant) for characters, relevant in judged)
+
+
+def _is_judgement(one: object, longest: int) -> bool:
+    return (
+        isinstance(one, list)
+        and [type(part) for part in one] == [int, bool]
+        and 0 < one[0] <= longest
+    )
 
 
 def _check_tokens(where: str, output: str) -> None:

@@ -20,6 +20,7 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from openrag_core.compute import choose_device, choose_dtype
 from openrag_core.errors import ConfigError
+from openrag_core.model.attention import sees_everything
 from openrag_core.model.checkpoints.adapter import LORA, WEIGHTS, put_added
 from openrag_core.model.checkpoints.dense import dense_folder, load_dense
 from openrag_core.model.checkpoints.files import new_folder
@@ -92,8 +93,15 @@ def train(
     where = _device(device)
     model, tokenizer = make_model(recipe, where)
     rows = encode_sources(recipe, tokenizer, recipe.rows)
+    if any(row.relevance for row in rows.rows) and not sees_everything(
+        model.config.get_text_config()
+    ):
+        raise ConfigError(
+            f"rows with `relevance` close a paragraph several times, which {recipe.base} cannot be "
+            "shown: it does not attend to everything in every layer. Make them without --sentences"
+        )
     order = plan(
-        [len(row.ids) for row in rows.rows],
+        [row.length for row in rows.rows],
         batch_size=recipe.batch_size,
         batches_per_step=recipe.accumulate * int(os.environ.get("WORLD_SIZE", "1")),
         epochs=recipe.epochs,
@@ -112,6 +120,7 @@ def train(
         else None,
         callbacks=[CurveCallback(output, order.tokens / order.steps), *callbacks],
         balance=mixture.balance if mixture else 0.0,
+        relevance=recipe.relevance,
         top_k=mixture.top_k if mixture else 0,
     )
     trainer.remove_callback(PrinterCallback)
@@ -180,7 +189,7 @@ def _begin(recipe: Recipe, output: Path, rows: EncodedRows, order: Plan, *, resu
     Raises:
         ConfigError: The rows, or the number of processes, are others than the run began with.
     """
-    drawn = [(len(rows.rows[number].ids), sum(rows.rows[number].labels)) for number in order.order]
+    drawn = [(rows.rows[number].length, sum(rows.rows[number].labels)) for number in order.order]
     digest = sha256(json.dumps([order.steps, drawn]).encode()).hexdigest()
     if resume and (output / ORDER).read_text(encoding="utf-8") != digest:
         raise ConfigError(

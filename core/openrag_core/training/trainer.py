@@ -21,7 +21,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from openrag_core.errors import CheckpointError
 from openrag_core.training.encoding import IGNORED, Encoded
-from openrag_core.training.losses import balance_loss, response_loss
+from openrag_core.training.losses import balance_loss, batch_losses
 
 TRAINED = "trained.safetensors"
 
@@ -37,15 +37,32 @@ class Collate:
         self.pad_id = pad_id
 
     def __call__(self, rows: Sequence[Encoded]) -> dict[str, Tensor]:
-        """Each of shape (rows, longest row)."""
-        ids = [torch.tensor(row.ids) for row in rows]
-        labels = [torch.tensor(row.labels) for row in rows]
-        ones = [torch.ones(len(row.ids), dtype=torch.long) for row in rows]
-        return {
-            "input_ids": pad_sequence(ids, batch_first=True, padding_value=self.pad_id),
-            "attention_mask": pad_sequence(ones, batch_first=True),
-            "labels": pad_sequence(labels, batch_first=True, padding_value=IGNORED),
+        """Each of shape (rows, longest row).
+
+        Where a row has judgements beside its response, `position_ids` says how many ids come
+        before each, and `relevance` what is to be said after it, `IGNORED` at all but the marks.
+        """
+        closing = [[row.ids[row.text.stop]] * len(row.relevance) for row in rows]
+        batch = {
+            "input_ids": _padded(
+                [row.ids + more for row, more in zip(rows, closing, strict=True)], self.pad_id
+            ),
+            "attention_mask": _padded([[1] * row.length for row in rows], 0),
+            "labels": _padded(
+                [row.labels + [IGNORED] * len(row.relevance) for row in rows], IGNORED
+            ),
         }
+        if any(closing):
+            reads = [[read for read, _ in row.relevance] for row in rows]
+            said = [[token for _, token in row.relevance] for row in rows]
+            batch["position_ids"] = _padded(
+                [[*range(len(row.ids)), *own] for row, own in zip(rows, reads, strict=True)], 0
+            )
+            batch["relevance"] = _padded(
+                [[IGNORED] * len(row.ids) + own for row, own in zip(rows, said, strict=True)],
+                IGNORED,
+            )
+        return batch
 
 
 class OpenRAGTrainer(Trainer):
@@ -54,14 +71,17 @@ class OpenRAGTrainer(Trainer):
     Args:
         *args: As of `Trainer`.
         balance: Weight of the load-balancing loss.
+        relevance: Weight of the judgements that rows have beside their responses.
         top_k: Experts that serve a token; 0 for a dense model.
         **kwargs: As of `Trainer`.
     """
 
-    def __init__(self, *args: Any, balance: float, top_k: int, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, balance: float, relevance: float, top_k: int, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
         self.model_accepts_loss_kwargs = True  # the number of labels in a whole step, for the mean
-        self._balance, self._top_k = balance, top_k
+        self._balance, self._relevance, self._top_k = balance, relevance, top_k
         self._balance_sum = self._balance_count = 0.0
 
     def compute_loss(
@@ -71,8 +91,8 @@ class OpenRAGTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
-        """Mean over the labels of the whole step, and the balance of the experts."""
-        loss, router_logits = response_loss(model, inputs, router_logits=self._top_k > 0)
+        """Mean over the labels of the whole step, the judgements, and the experts' balance."""
+        loss, relevance, router_logits = batch_losses(model, inputs, router_logits=self._top_k > 0)
         count = (inputs["labels"][:, 1:] != IGNORED).sum()
         share = 1.0
         if num_items_in_batch is not None:
@@ -80,7 +100,7 @@ class OpenRAGTrainer(Trainer):
                 loss = loss * self.accelerator.num_processes
             share = 1 / self.current_gradient_accumulation_steps
             count = num_items_in_batch
-        loss = loss / count
+        loss = loss / count + self._relevance * share * relevance
         if router_logits:
             balance = balance_loss(router_logits, self._top_k, inputs["attention_mask"])
             if model.training:
@@ -144,6 +164,10 @@ class OpenRAGTrainer(Trainer):
         except Exception as error:  # safetensors has errors of its own
             raise CheckpointError(f"{file}: cannot be read ({error})") from error
         put_trained_state(cast("nn.Module", model or self.model), tensors)
+
+
+def _padded(rows: Sequence[list[int]], value: int) -> Tensor:
+    return pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=value)
 
 
 def checkpoints(folder: Path) -> list[Path]:

@@ -10,7 +10,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
 from openrag_core.training import read_recipe
-from openrag_core.training.losses import response_loss
+from openrag_core.training.losses import batch_losses
 from openrag_core.training.train import encode_sources, make_model
 from openrag_core.training.trainer import Collate, put_trained_state, trained_state
 
@@ -18,7 +18,7 @@ from openrag_core.training.trainer import Collate, put_trained_state, trained_st
 def gradients(model: nn.Module, batches: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
     """Mean over the batches, as the processes of torchrun average them."""
     for batch in batches:
-        loss, _ = response_loss(model, batch, router_logits=True)
+        loss, *_ = batch_losses(model, batch, router_logits=True)
         (loss / len(batches)).backward()
     return {
         name: parameter.grad.full_tensor()

@@ -132,3 +132,45 @@ def test_nothing_to_learn_is_said() -> None:
 def test_a_tokenizer_without_reflection_tokens_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"has no token .*: upcycle the model first"):
         encode_row(without_reflection_tokens(), Row("Who?", READING))
+
+
+TEXT = "Velora\nThe bridge is long. Ana opened it."
+TWICE = Row(
+    "Who?",
+    f"[Retrieval]<paragraph>{TEXT}</paragraph>[Relevant]Ana[Fully supported][Utility:5]",
+    relevance=((26, False), (len(TEXT), True)),
+)
+
+
+def test_a_judgement_follows_what_the_shorter_passage_would_be(
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    encoded = encode_row(tokenizer, TWICE)
+    end = token_id(tokenizer, "</paragraph>")
+    for (read, token), (characters, relevant) in zip(
+        encoded.relevance, TWICE.relevance, strict=True
+    ):
+        passage = {"title": "", "text": TEXT[:characters]}
+        alone = encode_prompt(tokenizer, question="Who?", mode="retrieval", evidence=[passage])
+        assert [*encoded.ids[:read], end] == alone
+        assert token == token_id(tokenizer, "[Relevant]" if relevant else "[Irrelevant]")
+    assert encoded.length == len(encoded.ids) + 2
+
+
+def test_judgements_of_what_is_cut_are_left_out() -> None:
+    bundled = bundled_tokenizer()
+    whole = encode_row(bundled, TWICE)
+    made = encode_rows(bundled, [TWICE], max_length=len(whole.ids) - 3, too_long="cut")
+    assert made.rows[0].relevance == whole.relevance[:1]
+
+
+def test_a_judgement_within_a_token_is_passed_over() -> None:
+    inside = Row(TWICE.input, TWICE.output, relevance=((15, False), (26, False)))  # "The brid"
+    assert len(encode_row(bundled_tokenizer(), inside).relevance) == 1
+
+
+def test_a_response_that_ends_with_the_judgement_is_learned_that_far(
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    row = Row("Who?", f"[Retrieval]<paragraph>{TEXT}</paragraph>[Irrelevant]")
+    assert learned(tokenizer, row)[-1] == "[Irrelevant]"

@@ -187,3 +187,54 @@ def test_shares_that_cannot_be_are_refused(wrong: dict[str, float]) -> None:
         Mix(**wrong)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="not all 0"):
         Mix(gold=0, mixed=0, distractor=0, no_retrieval=0)
+
+
+SENTENCES = Mix(gold=1, mixed=1, distractor=1, sentences=True)
+
+
+def judged(question: Question, kind: str, mix: Mix = SENTENCES) -> list[tuple[str, bool]]:
+    """What is read of the paragraph, and whether that is relevant."""
+    row = kinds(question, mix)[kind]
+    text = row.output.partition("<paragraph>")[2]
+    return [(text[:end], relevant) for end, relevant in row.relevance]
+
+
+def test_a_gold_passage_is_irrelevant_until_it_has_told_the_answer() -> None:
+    assert judged(SINGLE, "gold") == [
+        ("Velora\nThe bridge is long.", False),
+        ("Velora\nThe bridge is long. Ana Tolvik opened it in 1931.", True),
+        (f"Velora\n{GOLD.text}", True),
+    ]
+    assert [relevant for _, relevant in judged(SINGLE, "distractor")] == [False] * 3
+    assert judged(SINGLE, "gold", replace(SENTENCES, sentences=False)) == []
+
+
+def test_between_two_answers_nobody_knows() -> None:
+    twice = Text("Velora", "It is long. Ana saw it. It spans the Keth. Ana opened it. It stands.")
+    found = judged(replace(SINGLE, gold=(twice,)), "gold")
+    assert [(text.rpartition(". ")[2], relevant) for text, relevant in found] == [
+        ("Velora\nIt is long.", False),
+        ("Ana opened it.", True),
+        ("It stands.", True),
+    ]
+
+
+@pytest.mark.parametrize("answers", [("no",), ("Yes", "no"), ("of nobody",), ("ridge",)])
+def test_what_no_sentence_tells_is_judged_at_the_end_alone(answers: tuple[str, ...]) -> None:
+    says_no = Text("Velora", "No bridge is long. It spans the Keth.")
+    assert judged(replace(SINGLE, answers=answers, gold=(says_no,)), "gold") == [
+        (f"Velora\n{says_no.text}", True)
+    ]
+
+
+def test_chains_and_mixed_passages_are_judged_as_a_whole() -> None:
+    assert judged(SINGLE, "mixed") == []
+    for kind in ("gold", "mixed", "distractor"):
+        assert judged(replace(SINGLE, gold=CHAIN), kind) == []
+
+
+def test_rows_of_distractors_may_end_with_the_judgement() -> None:
+    (row,) = make_rows([SINGLE], Mix(gold=0, mixed=0, answer_distractors=False))
+    assert row.output.endswith("</paragraph>[Irrelevant]")
+    (whole,) = make_rows([SINGLE], Mix(gold=0, mixed=0))
+    assert whole.output.startswith(row.output)

@@ -26,6 +26,30 @@ def test_rows_come_back_as_they_were_written(tmp_path: Path) -> None:
     assert [file.name for file in (tmp_path / "new").iterdir()] == ["rows.jsonl"]
 
 
+JUDGED = Row(
+    "Who?",
+    "[Retrieval]<paragraph>It rained. Ana did.</paragraph>[Relevant]Ana[Utility:5]",
+    relevance=((10, False), (19, True)),
+)
+
+
+def test_judgements_stand_beside_the_response(tmp_path: Path) -> None:
+    write_rows([JUDGED], tmp_path / "rows.jsonl")
+    (line,) = (tmp_path / "rows.jsonl").read_text(encoding="utf-8").splitlines()
+    assert json.loads(line)["conversation"][0]["relevance"] == [[10, False], [19, True]]
+    assert list(read_rows(tmp_path / "rows.jsonl")) == [JUDGED]
+
+
+@pytest.mark.parametrize(
+    "relevance", [3, [[10]], [[20, True]], [[0, True]], [[10, 1]], [["10", True]]]
+)
+def test_judgements_of_what_is_not_there_are_refused(tmp_path: Path, relevance: object) -> None:
+    turn = {"input": "Who?", "output": JUDGED.output, "relevance": relevance}
+    (tmp_path / "rows.jsonl").write_text(published(conversation=[turn]), encoding="utf-8")
+    with pytest.raises(TrainingDataError, match=r"line 1, .*'relevance' must be .* 19 characters"):
+        list(read_rows(tmp_path / "rows.jsonl"))
+
+
 def test_a_name_that_ends_in_gz_is_compressed(tmp_path: Path) -> None:
     write_rows([Row("Who?", "Ana")], tmp_path / "rows.jsonl.gz")
     assert (tmp_path / "rows.jsonl.gz").read_bytes().startswith(b"\x1f\x8b")
@@ -54,7 +78,7 @@ def test_the_published_layout_is_read_as_the_released_training_does(tmp_path: Pa
     file = tmp_path / "rows.jsonl.gz"
     with gzip.open(file, "wt", encoding="utf-8") as out:
         out.write("\n".join(lines))
-    assert list(read_rows(file)) == [Row(**TURN), Row(corpus="text")]
+    assert list(read_rows(file)) == [Row(TURN["input"], TURN["output"]), Row(corpus="text")]
 
 
 @pytest.mark.parametrize(
@@ -122,7 +146,7 @@ def test_a_dataset_is_read_by_name_and_subset(tmp_path: Path) -> None:
     (tmp_path / "moe" / "train.jsonl").write_text(f"{published()}\n", encoding="utf-8")
     card = "---\nconfigs:\n- config_name: moe\n  data_files: moe/train.jsonl\n---\n"
     (tmp_path / "README.md").write_text(card, encoding="utf-8")
-    assert list(read_rows(f"{tmp_path}:moe")) == [Row(**TURN)]
+    assert list(read_rows(f"{tmp_path}:moe")) == [Row(TURN["input"], TURN["output"])]
 
 
 def test_a_dataset_that_nobody_has_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,7 @@
 """core/openrag_core/training/losses.py, trainer.py: the loss, the balance, what is kept."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn import functional
@@ -7,7 +9,7 @@ from torch.nn import functional
 from openrag_core import CheckpointError
 from openrag_core.model import upcycle
 from openrag_core.training.encoding import IGNORED, Encoded
-from openrag_core.training.losses import balance_loss, response_loss
+from openrag_core.training.losses import balance_loss, batch_losses
 from openrag_core.training.trainer import Collate, put_trained_state, trained_state
 from tests.core.model.tiny import dense, wake
 
@@ -29,13 +31,59 @@ def test_the_loss_is_that_over_every_position(family: str) -> None:
     model = upcycle(dense(family), num_experts=4, adapter_dim=3)
     wake(model)
     batch = Collate(pad_id=0)(ROWS)
-    loss, router_logits = response_loss(model, batch, router_logits=True)
+    loss, _, router_logits = batch_losses(model, batch, router_logits=True)
     logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
     expected = functional.cross_entropy(
         logits[:, :-1].flatten(0, 1), batch["labels"][:, 1:].flatten(), reduction="sum"
     )
     torch.testing.assert_close(loss, expected)
     assert [tuple(one.shape) for one in router_logits] == [(12, 4)] * 2
+
+
+CLOSED_TWICE = [
+    Encoded([1, 5, 6, 7, 8, 9], [IGNORED] * 4 + [8, 9], range(2, 4), ((3, 11), (4, 12))),
+    Encoded([1, 5, 6, 7], [IGNORED, IGNORED, IGNORED, 7], range(2, 3), ((3, 11),)),
+    ROWS[0],
+]
+"""Token 8 of the first row, and 7 of the second, close the paragraph."""
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("family", ["llama", "qwen3"])
+def test_what_is_said_of_a_part_is_what_is_said_of_it_alone(family: str, autocast: bool) -> None:
+    model = upcycle(dense(family), num_experts=4, adapter_dim=3)
+    wake(model)
+    batch = Collate(pad_id=0)(CLOSED_TWICE)
+    plain = Collate(pad_id=0)([replace(row, relevance=()) for row in CLOSED_TWICE])
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast), torch.no_grad():
+        made = batch_losses(model, batch, router_logits=False)
+        without = batch_losses(model, plain, router_logits=False)
+        alone = [
+            functional.cross_entropy(
+                model(input_ids=torch.tensor([[*row.ids[:read], row.ids[row.text.stop]]]))
+                .logits[0, -1:]
+                .float(),
+                torch.tensor([token]),
+            ).item()
+            for row in CLOSED_TWICE
+            for read, token in row.relevance
+        ]
+    first, second, third = alone  # tokens 11, 12 and 11: each reply weighs alike
+    near = 2e-2 if autocast else 1e-5
+    assert made.relevance.item() == pytest.approx(((first + third) / 2 + second) / 2, rel=near)
+    torch.testing.assert_close(made.response, without.response, rtol=near, atol=near)
+    assert without.relevance.item() == 0
+
+
+def test_judgements_are_learned() -> None:
+    model = upcycle(dense(), num_experts=4, adapter_dim=3)
+    batch_losses(model, Collate(pad_id=0)(CLOSED_TWICE), router_logits=False).relevance.backward()
+    moved = {
+        name
+        for name, parameter in model.named_parameters()
+        if parameter.grad is not None and parameter.grad.abs().max() > 0
+    }
+    assert {"base.model.layers.0.self_attn.q_proj.weight", "base.lm_head.weight"} <= moved
 
 
 def test_even_routing_costs_least() -> None:
@@ -66,7 +114,7 @@ def test_the_balance_moves_the_routers() -> None:
     model = upcycle(dense(), num_experts=4, adapter_dim=3)
     wake(model)
     batch = Collate(pad_id=0)(ROWS)
-    _, router_logits = response_loss(model, batch, router_logits=True)
+    *_, router_logits = batch_losses(model, batch, router_logits=True)
     balance_loss(router_logits, 2, batch["attention_mask"]).backward()
     routers = [p for name, p in model.named_parameters() if "router" in name]
     assert all(p.grad is not None and p.grad.abs().max() > 1e-4 for p in routers)
