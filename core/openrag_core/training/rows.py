@@ -31,6 +31,7 @@ check_names = partial(json_lines.check_names, error=TrainingDataError)
 
 WHOLE_PARAGRAPH = re.compile(f"{PARAGRAPH}(.*){END_PARAGRAPH}", re.DOTALL)
 """A passage in a response: to the last end, since its text may read like one."""
+_JUDGEMENT = {"characters": int, "relevant": bool}
 _TOKEN = re.compile(f"({'|'.join(map(re.escape, TOKENS))})")
 _LOWER = {token.lower(): token for token in TOKENS}
 _BRACKETED = re.compile(r"\[[A-Za-z][^\[\]\n]{2,40}\]|</?[a-z]{3,12}>")
@@ -54,7 +55,9 @@ class Row:
         """The published layout."""
         turn: dict[str, Any] = {"input": self.input, "output": self.output}
         if self.relevance:
-            turn["relevance"] = self.relevance
+            turn["relevance"] = [
+                {"characters": end, "relevant": relevant} for end, relevant in self.relevance
+            ]
         return {
             "instruction": "",
             "conversation": [] if self.corpus else [turn],
@@ -122,22 +125,22 @@ def _row(where: str, content: dict[str, Any]) -> Row | None:
 
 
 def _relevance(where: str, turn: dict[str, Any], output: str) -> tuple[tuple[int, bool], ...]:
-    judged = turn.get("relevance", [])
+    judged = turn.get("relevance") or []  # null in a dataset
     found = WHOLE_PARAGRAPH.search(output)
     longest = len(found[1]) if found else 0
     if not isinstance(judged, list) or not all(_is_judgement(one, longest) for one in judged):
         raise TrainingDataError(
-            f"{where}: field 'relevance' must be a list of [CHARACTERS, true or false], of at most "
-            f"the {longest} characters of the paragraph; got {str(judged)[:80]}"
+            f"{where}: field 'relevance' must be a list of {{'characters', 'relevant'}}, some "
+            f"of the paragraph's {longest} characters and true or false; got {str(judged)[:80]}"
         )
-    return tuple((characters, relevant) for characters, relevant in judged)
+    return tuple((one["characters"], one["relevant"]) for one in judged)
 
 
 def _is_judgement(one: object, longest: int) -> bool:
     return (
-        isinstance(one, list)
-        and [type(part) for part in one] == [int, bool]
-        and 0 < one[0] <= longest
+        isinstance(one, dict)
+        and {name: type(value) for name, value in one.items()} == _JUDGEMENT
+        and 0 < one["characters"] <= longest
     )
 
 

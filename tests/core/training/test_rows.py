@@ -36,17 +36,31 @@ JUDGED = Row(
 def test_judgements_stand_beside_the_response(tmp_path: Path) -> None:
     write_rows([JUDGED], tmp_path / "rows.jsonl")
     (line,) = (tmp_path / "rows.jsonl").read_text(encoding="utf-8").splitlines()
-    assert json.loads(line)["conversation"][0]["relevance"] == [[10, False], [19, True]]
+    assert json.loads(line)["conversation"][0]["relevance"] == [
+        {"characters": 10, "relevant": False},
+        {"characters": 19, "relevant": True},
+    ]
     assert list(read_rows(tmp_path / "rows.jsonl")) == [JUDGED]
 
 
 @pytest.mark.parametrize(
-    "relevance", [3, [[10]], [[20, True]], [[0, True]], [[10, 1]], [["10", True]]]
+    "relevance",
+    [
+        3,
+        [3],
+        [{"characters": 10}],
+        [{"characters": 20, "relevant": True}],
+        [{"characters": 0, "relevant": True}],
+        [{"characters": 10, "relevant": 1}],
+        [{"characters": "10", "relevant": True}],
+    ],
 )
 def test_judgements_of_what_is_not_there_are_refused(tmp_path: Path, relevance: object) -> None:
     turn = {"input": "Who?", "output": JUDGED.output, "relevance": relevance}
     (tmp_path / "rows.jsonl").write_text(published(conversation=[turn]), encoding="utf-8")
-    with pytest.raises(TrainingDataError, match=r"line 1, .*'relevance' must be .* 19 characters"):
+    with pytest.raises(
+        TrainingDataError, match=r"line 1, .*'relevance' must be .*'s 19 characters"
+    ):
         list(read_rows(tmp_path / "rows.jsonl"))
 
 
