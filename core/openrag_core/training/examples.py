@@ -151,11 +151,11 @@ def _relevance(question: Question, passage: Text, *, gold: bool) -> tuple[tuple[
     without any, as with yes and no, nothing is known before its end.
     """
     text = paragraph([asdict(passage)])
-    head = text.index(passage.text)
+    head = len(text) - len(passage.text)
     ends = [*(found.start() for found in _SENTENCE.finditer(text, head)), len(text)]
     if not gold:
         return tuple((end, False) for end in ends)
-    answers = "|".join(rf"\b{re.escape(answer.strip())}\b" for answer in question.answers)
+    answers = "|".join(rf"(?<!\w){re.escape(answer.strip())}(?!\w)" for answer in question.answers)
     told = not YES_OR_NO.issuperset(map(normalised, question.answers))
     holding = list(re.finditer(answers, text[head:], re.IGNORECASE)) if told else []
     first, last = (

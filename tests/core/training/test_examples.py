@@ -209,6 +209,12 @@ def test_a_gold_passage_is_irrelevant_until_it_has_told_the_answer() -> None:
     assert judged(SINGLE, "gold", replace(SENTENCES, sentences=False)) == []
 
 
+def test_an_answer_may_begin_and_end_with_a_sign() -> None:
+    cost = Text("Velora", "It cost much. Some say $5 (five). It stands.")
+    found = judged(replace(SINGLE, answers=("$5 (five)",), gold=(cost,)), "gold")
+    assert [relevant for _, relevant in found] == [False, True, True]
+
+
 def test_between_two_answers_nobody_knows() -> None:
     twice = Text("Velora", "It is long. Ana saw it. It spans the Keth. Ana opened it. It stands.")
     found = judged(replace(SINGLE, gold=(twice,)), "gold")
