@@ -189,7 +189,10 @@ def _begin(recipe: Recipe, output: Path, rows: EncodedRows, order: Plan, *, resu
     Raises:
         ConfigError: The rows, or the number of processes, are others than the run began with.
     """
-    drawn = [(rows.rows[number].length, sum(rows.rows[number].labels)) for number in order.order]
+    drawn = [
+        (row.length, sum(row.labels), *row.relevance)
+        for row in map(rows.rows.__getitem__, order.order)
+    ]
     digest = sha256(json.dumps([order.steps, drawn]).encode()).hexdigest()
     if resume and (output / ORDER).read_text(encoding="utf-8") != digest:
         raise ConfigError(

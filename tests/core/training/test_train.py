@@ -28,13 +28,11 @@ from openrag_core.reflection import RELEVANCE
 from openrag_core.training import (
     LoRA,
     Mixture,
-    Row,
     Trained,
     read_recipe,
     read_rows,
     train,
     write_recipe,
-    write_rows,
 )
 from openrag_core.training.encoding import IGNORED, encode_rows
 from openrag_core.training.losses import batch_losses
@@ -244,47 +242,6 @@ def test_other_rows_or_processes_are_not_resumed_with(
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ConfigError, match=r"another number of processes than 2"):
         train(settings, tmp_path / "run", resume=True, device="cpu")
-
-
-def test_relevance_is_learned_at_the_end_of_every_sentence(base: Path, tmp_path: Path) -> None:
-    texts = {True: "It rained. Ana did.", False: "It rained. Nobody did."}
-    rows = [
-        Row(
-            "Who?",
-            f"[Retrieval]<paragraph>{text}</paragraph>"
-            + ("[Relevant]Ana[Fully supported][Utility:5]" if told else "[Irrelevant]"),
-            relevance=((10, False), (len(text), told)),
-        )
-        for told, text in [*texts.items()] * 16
-    ]
-    write_rows(rows, tmp_path / "rows.jsonl")
-    done = trained(base, tmp_path / "rows.jsonl", tmp_path / "run", epochs=12)
-    loaded, tokenizer = load(done.model, device="cpu")
-    generator = TransformersGenerator(loaded, tokenizer)
-    passages = [Passage("1", text) for text in ("It rained.", texts[True], texts[False])]
-    ((before, gold, other),) = generator.judge(["Who?"], [passages])
-    assert before < 0.5 < gold
-    assert other < 0.5
-    assert log(tmp_path / "run", "loss")[-1] < 0.5 * log(tmp_path / "run", "loss")[0]
-
-
-def test_a_base_that_does_not_see_everything_cannot_close_a_paragraph_twice(
-    tmp_path: Path,
-) -> None:
-    folder = make_base(tmp_path / "base")
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    config |= {
-        "model_type": "mistral",
-        "architectures": ["MistralForCausalLM"],
-        "sliding_window": 8,
-    }
-    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    row = Row(
-        "Who?", "[Retrieval]<paragraph>It rained.</paragraph>[Irrelevant]", "", ((10, False),)
-    )
-    write_rows([row], tmp_path / "rows.jsonl")
-    with pytest.raises(ConfigError, match=r"close a paragraph several times.*without --sentences"):
-        trained(folder, tmp_path / "rows.jsonl", tmp_path / "run")
 
 
 def test_sharding_is_refused_where_it_cannot_be(base: Path, rows: Path, tmp_path: Path) -> None:
