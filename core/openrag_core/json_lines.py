@@ -16,7 +16,7 @@ from openrag_core.errors import OpenRAGError
 Error = type[OpenRAGError]
 
 
-def read_json_lines(path: Path, *, error: Error) -> Iterator[tuple[str, dict[str, Any]]]:
+def read_json_lines(path: str | Path, *, error: Error) -> Iterator[tuple[str, dict[str, Any]]]:
     """Objects of a file, each with where it stands.
 
     Args:
@@ -27,6 +27,7 @@ def read_json_lines(path: Path, *, error: Error) -> Iterator[tuple[str, dict[str
     Raises:
         OpenRAGError: The file cannot be read, or a line is no JSON object; of the type `error`.
     """
+    path = Path(path)
     try:
         with _open(path, "rt") as file:
             if path.name.removesuffix(".gz").endswith(".json"):
@@ -41,7 +42,7 @@ def read_json_lines(path: Path, *, error: Error) -> Iterator[tuple[str, dict[str
         raise error(f"{path}: cannot be read ({reason})") from cause
 
 
-def write_json_lines(objects: Iterable[Any], file: Path, *, error: Error) -> int:
+def write_json_lines(objects: Iterable[Any], file: str | Path, *, error: Error) -> int:
     """Write objects, a line each; the file takes its name when all are there.
 
     Args:
@@ -55,6 +56,7 @@ def write_json_lines(objects: Iterable[Any], file: Path, *, error: Error) -> int
     Raises:
         OpenRAGError: The file cannot be written; of the type `error`.
     """
+    file = Path(file)
     unfinished = file.with_name(f".unfinished.{file.name}")
     count = 0
     try:

@@ -83,6 +83,9 @@ def test_distractors_are_read_as_if_they_were_relevant(openrag: Run) -> None:
 @pytest.mark.usefixtures("files")
 def test_relevance_can_be_learned_sentence_by_sentence(openrag: Run) -> None:
     command = ("data", "build", "questions.jsonl", "-o", "rows.jsonl", "--mine", "passages.jsonl")
+    made = openrag(*command, "--judge-only", "--reader", "bundled")
+    assert made.code == 1
+    assert "leave out one of the two" in made.err
     made = openrag(*command, "--mixed", "0", "--sentences", "--judge-only")
     assert made.code == 0, made.err
     gold, distractor = read_rows("rows.jsonl")

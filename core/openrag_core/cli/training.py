@@ -63,7 +63,11 @@ def build(
         ),
     ] = False,
     judge_only: Annotated[
-        bool, typer.Option("--judge-only", help="End rows with distractors at [Irrelevant].")
+        bool,
+        typer.Option(
+            "--judge-only",
+            help="End rows of distractors alone at [Irrelevant], in place of a --reader.",
+        ),
     ] = False,
     seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
 ) -> None:

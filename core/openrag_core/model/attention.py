@@ -72,7 +72,7 @@ AttentionInterface.register(NAME, cpu_decoding_attention)
 AttentionMaskInterface.register(NAME, sdpa_mask)
 
 
-def sees_everything(config: PreTrainedConfig) -> bool:
+def has_full_attention(config: PreTrainedConfig) -> bool:
     """Whether a mask alone says what is seen: full attention, rotated positions.
 
     Others count places where these count positions, or hide it in settings of their own.
@@ -82,5 +82,5 @@ def sees_everything(config: PreTrainedConfig) -> bool:
     """
     kinds = set(getattr(config, "layer_types", None) or ())
     window = getattr(config, "sliding_window", None) if not kinds else None
-    rotated = bool(getattr(config, "rope_parameters", None))
-    return window is None and kinds <= {"full_attention"} and rotated
+    rotated = getattr(config, "rope_parameters", None) and not getattr(config, "alibi", False)
+    return window is None and kinds <= {"full_attention"} and bool(rotated)

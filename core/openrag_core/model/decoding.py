@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from openrag_core.errors import GenerationError
-from openrag_core.model.attention import sees_everything
+from openrag_core.model.attention import has_full_attention
 
 logger = logging.getLogger(__name__)
 
@@ -219,7 +219,7 @@ class GreedyDecoder:
         if (
             saved < MIN_SAVED
             or min(shared) == 0
-            or (padded and not sees_everything(self._config))
+            or (padded and not has_full_attention(self._config))
             or self._rotation_varies
             or len(rows) * width > self.max_batch_tokens
         ):

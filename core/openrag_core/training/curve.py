@@ -104,7 +104,7 @@ def draw(folder: Path) -> None:
     axes.plot(*zip(*_smooth(learned), strict=True), color="tab:blue", label="training")
     if held_out:
         axes.plot(*zip(*held_out, strict=True), marker="o", color="tab:orange", label="validation")
-    axes.set(xlabel="tokens", ylabel="loss (nats per label)", title=folder.name)
+    axes.set(xlabel="tokens", ylabel="loss (nats)", title=folder.name)
     axes.set_yscale("log")  # the first steps would flatten all others
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.yaxis.set_major_formatter("{x:g}")

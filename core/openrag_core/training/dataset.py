@@ -99,13 +99,18 @@ def build_dataset(
             (0 where nobody knows).
 
     Raises:
-        ConfigError: The share is outside its range.
+        ConfigError: The share is outside its range, or a reader has nothing to read.
         TrainingDataError: No row comes of the questions.
         CriticError: The critic fails; what it said before is kept in the cache.
     """
     if not 0 <= min_no_retrieval < 1:
         raise ConfigError(f"min_no_retrieval is a share, in [0, 1); got {min_no_retrieval}")
     mix, helpers = mix or Mix(), helpers or Helpers()
+    if helpers.reader is not None and helpers.critic is None and not mix.answer_distractors:
+        raise ConfigError(
+            "a reader reads the distractors' answers, and these rows end before them "
+            "(--judge-only, answer_distractors=False): leave out one of the two"
+        )
     if helpers.retriever is not None:
         questions = list(
             mine_distractors(

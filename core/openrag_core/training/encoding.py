@@ -22,8 +22,8 @@ from openrag_core.training.rows import WHOLE_PARAGRAPH, Row, split_tokens
 IGNORED = -100
 """The label of what is not learned."""
 TooLong = Literal["cut", "drop"]
-_UNFINISHED = tuple(RELEVANCE.worth)
-"""Responses that end so are learned that far: an answer would follow."""
+_REPLIES = {bool(worth): token for token, worth in RELEVANCE.worth.items()}
+"""Responses that end with one are learned that far: an answer would follow."""
 _BATCH = 1024
 
 
@@ -65,8 +65,9 @@ def encode_rows(
         rows: Any number.
         max_length: Longest row, in tokens.
         too_long: "cut" takes what is too much from the end of the paragraph, so that question and
-            answer stay whole, and from the end of a corpus; a row that is too long without its
-            paragraph is dropped. "drop" leaves out every row that is too long.
+            answer stay whole, and from the end of a corpus. A row is dropped that is too long
+            without its paragraph, or of which no judgement that is left agrees with the last one:
+            what told the answer was cut. "drop" leaves out every row that is too long.
 
     Raises:
         ConfigError: The tokenizer lacks a reflection token.
@@ -112,17 +113,24 @@ def _encode_all(tokenizer: Tokenizer, rows: Iterable[Row]) -> Iterator[Encoded]:
         responses = [
             [row.corpus] if row.corpus else _response(row.output, tokens, space) for row in batch
         ]
-        ends = [[] if row.output.endswith(_UNFINISHED) else end for row in batch]
+        ends = [[] if row.output.endswith(tuple(_REPLIES.values())) else end for row in batch]
         pieces = [[*a, *b, *c] for a, b, c in zip(prompts, responses, ends, strict=True)]
         starts = map(len, encode_all(tokenizer, prompts))
-        for row, ids, start in zip(batch, encode_all(tokenizer, pieces), starts, strict=True):
+        whole, judged = encode_all(tokenizer, pieces), _judged(tokenizer, batch, tokens)
+        for row, ids, start, own in zip(batch, whole, starts, judged, strict=True):
             labels = [*[IGNORED] * start, *ids[start:]]
             if row.corpus:
                 yield Encoded(ids, labels, range(start, len(ids) - len(end)))
                 continue
             inside = _inside(ids, tokens)
             labels[inside.start : inside.stop] = [IGNORED] * len(inside)
-            yield Encoded(ids, labels, inside, _relevance(tokenizer, row, ids, inside))
+            first = inside.start - 1
+            relevance = (
+                (first + len(read), reply)
+                for read, reply in own
+                if ids[first : first + len(read)] == read  # it ends with a token
+            )
+            yield Encoded(ids, labels, inside, tuple(relevance))
 
 
 def _response(output: str, tokens: Mapping[str, int], space: str) -> list[str | int]:
@@ -168,21 +176,21 @@ def _inside(ids: Sequence[int], tokens: Mapping[str, int]) -> range:
     return range(ids.index(first) + 1, len(ids) - 1 - ids[::-1].index(last))
 
 
-def _relevance(
-    tokenizer: Tokenizer, row: Row, ids: Sequence[int], inside: range
-) -> tuple[tuple[int, int], ...]:
-    """Judgements by position; those that would end within a token are passed over."""
-    found = WHOLE_PARAGRAPH.search(row.output)
-    if not found or not row.relevance:
-        return ()
-    begin = token_id(tokenizer, PARAGRAPH)
-    read = encode_all(tokenizer, [[begin, found[1][:end]] for end, _ in row.relevance])
-    stops = [inside.start + len(text) - 1 for text in read]
-    return tuple(
-        (stop, token_id(tokenizer, _UNFINISHED[relevant]))
-        for stop, text, (_, relevant) in zip(stops, read, row.relevance, strict=True)
-        if text[1:] == ids[inside.start : stop]
-    )
+def _judged(
+    tokenizer: Tokenizer, rows: Sequence[Row], tokens: Mapping[str, int]
+) -> Iterator[list[tuple[list[int], int]]]:
+    """Of each row, what is read before each judgement, with the mark in front, and the reply."""
+    found = [WHOLE_PARAGRAPH.search(row.output) if row.relevance else None for row in rows]
+    texts = [
+        (tokens[PARAGRAPH], paragraph[1][:end])
+        for row, paragraph in zip(rows, found, strict=True)
+        if paragraph
+        for end, _ in row.relevance
+    ]
+    read = iter(encode_all(tokenizer, texts) if texts else ())
+    for row, paragraph in zip(rows, found, strict=True):
+        replies = row.relevance if paragraph else ()
+        yield [(next(read), tokens[_REPLIES[relevant]]) for _, relevant in replies]
 
 
 def _cut(encoded: Encoded, excess: int) -> Encoded | None:
@@ -190,9 +198,12 @@ def _cut(encoded: Encoded, excess: int) -> Encoded | None:
     if excess >= len(encoded.text):
         return None
     first, last = encoded.text.stop - excess, encoded.text.stop
+    judged = tuple((read, reply) for read, reply in encoded.relevance if read <= first)
+    if encoded.relevance and encoded.relevance[-1][1] not in {reply for _, reply in judged}:
+        return None
     return Encoded(
         encoded.ids[:first] + encoded.ids[last:],
         encoded.labels[:first] + encoded.labels[last:],
         range(encoded.text.start, first),
-        tuple((read, token) for read, token in encoded.relevance if read <= first),
+        judged,
     )

@@ -139,7 +139,7 @@ def _row(question: Question, kind: Kind, mix: Mix, rng: random.Random) -> Row:
     if kind == "distractor" and not mix.answer_distractors:
         judged = row.output.rindex(_CRITIQUE[kind][0]) + len(_CRITIQUE[kind][0])
         row = replace(row, output=row.output[:judged])
-    if mix.sentences and len(passages) == 1 and kind != "mixed":
+    if mix.sentences and len(passages) == 1:
         row = replace(row, relevance=_relevance(question, passages[0], gold=kind == "gold"))
     return row
 

@@ -10,6 +10,7 @@ nothing sees it. What the model would say next is what it would say of that much
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
 
-from openrag_core.training.encoding import IGNORED
+from openrag_core.training.encoding import IGNORED, Encoded
 
 
 class Losses(NamedTuple):
@@ -26,8 +27,8 @@ class Losses(NamedTuple):
 
     response: Tensor
     """Sum of the cross-entropy over the labels of the responses, in nats."""
-    relevance: Tensor
-    """Mean cross-entropy of the judgements beside them, each reply weighing alike; 0 without."""
+    relevance: dict[int, Tensor]
+    """The same of the judgements beside them, by the reply that is right."""
     router_logits: tuple[Tensor, ...]
     """Of each layer, shape (batch * length, experts), where they were asked for."""
 
@@ -58,12 +59,26 @@ def batch_losses(model: nn.Module, inputs: Mapping[str, Tensor], *, router_logit
         logits, labels[:, kept].flatten(), ignore_index=IGNORED, reduction="sum"
     )
     replies = judged[:, kept].flatten()
-    each = [
-        functional.cross_entropy(logits[replies == reply], replies[replies == reply])
+    relevance = {
+        int(reply): functional.cross_entropy(
+            logits[replies == reply], replies[replies == reply], reduction="sum"
+        )
         for reply in replies[replies != IGNORED].unique()
-    ]
-    relevance = torch.stack(each).mean() if each else response.new_zeros(())
+    }
     return Losses(response, relevance, output.router_logits if router_logits else ())
+
+
+def reply_weights(rows: Sequence[Encoded]) -> dict[int, float]:
+    """What a judgement counts, by the reply that is right.
+
+    Divided by the number of rows, the weighted losses are the mean of each reply's own mean, over
+    all rows and, in expectation, over any part of them, however a step is split.
+
+    Args:
+        rows: Those that are learned.
+    """
+    counts = Counter(reply for row in rows for _, reply in row.relevance)
+    return {reply: len(rows) / (len(counts) * count) for reply, count in counts.items()}
 
 
 def _visible(inputs: Mapping[str, Tensor]) -> Tensor:

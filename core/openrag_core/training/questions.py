@@ -68,7 +68,7 @@ class Question:
 _FIELDS = tuple(field.name for field in fields(Question))
 
 
-def read_questions(path: Path) -> Iterator[Question]:
+def read_questions(path: str | Path) -> Iterator[Question]:
     """Questions of a .jsonl or .jsonl.gz file.
 
     Raises:
@@ -79,7 +79,7 @@ def read_questions(path: Path) -> Iterator[Question]:
         yield _question(where, content)
 
 
-def read_passages(path: Path) -> dict[str, Text]:
+def read_passages(path: str | Path) -> dict[str, Text]:
     """Passages of a .jsonl or .jsonl.gz file, {"id", "title", "text"} each, by id.
 
     Raises:
@@ -94,7 +94,7 @@ def read_passages(path: Path) -> dict[str, Text]:
     return passages
 
 
-def write_questions(questions: Iterable[Question], path: Path) -> int:
+def write_questions(questions: Iterable[Question], path: str | Path) -> int:
     """Write questions; the file takes its name when all are there.
 
     Returns:

@@ -81,7 +81,8 @@ class Recipe(_Part):
     """Forward passes per step."""
 
     relevance: float = Field(default=1, ge=0)
-    """Weight of the judgements of relevance that rows have beside their responses."""
+    """Weight of the judgements of relevance that rows have beside their responses; 0 leaves them
+    out."""
     learning_rate: float = Field(default=2e-4, gt=0)
     schedule: Schedule = "linear"
     warmup: _Share = 0.03

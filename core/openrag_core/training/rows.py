@@ -31,7 +31,7 @@ check_names = partial(json_lines.check_names, error=TrainingDataError)
 
 WHOLE_PARAGRAPH = re.compile(f"{PARAGRAPH}(.*){END_PARAGRAPH}", re.DOTALL)
 """A passage in a response: to the last end, since its text may read like one."""
-_JUDGEMENT = {"characters": int, "relevant": bool}
+_TURN = ("input", "output", "relevance")
 _TOKEN = re.compile(f"({'|'.join(map(re.escape, TOKENS))})")
 _LOWER = {token.lower(): token for token in TOKENS}
 _BRACKETED = re.compile(r"\[[A-Za-z][^\[\]\n]{2,40}\]|</?[a-z]{3,12}>")
@@ -87,7 +87,7 @@ def read_rows(source: str | Path) -> Iterator[Row]:
             yield row
 
 
-def write_rows(rows: Iterable[Row], file: Path) -> int:
+def write_rows(rows: Iterable[Row], file: str | Path) -> int:
     """Write rows as JSON lines; the file takes its name when all are there.
 
     Returns:
@@ -118,6 +118,7 @@ def _row(where: str, content: dict[str, Any]) -> Row | None:
     if len(turns) != 1:
         return None
     turn = f"{where}, conversation"
+    check_names(turn, turns[0], _TURN)
     output = text_field(turn, turns[0], "output")
     return Row(
         text_field(turn, turns[0], "input"), output, relevance=_relevance(turn, turns[0], output)
@@ -125,23 +126,26 @@ def _row(where: str, content: dict[str, Any]) -> Row | None:
 
 
 def _relevance(where: str, turn: dict[str, Any], output: str) -> tuple[tuple[int, bool], ...]:
-    judged = turn.get("relevance") or []  # null in a dataset
+    judged = turn.get("relevance")
+    if judged is None:  # so in a dataset whose other rows have some
+        return ()
     found = WHOLE_PARAGRAPH.search(output)
     longest = len(found[1]) if found else 0
-    if not isinstance(judged, list) or not all(_is_judgement(one, longest) for one in judged):
-        raise TrainingDataError(
-            f"{where}: field 'relevance' must be a list of {{'characters', 'relevant'}}, some "
-            f"of the paragraph's {longest} characters and true or false; got {str(judged)[:80]}"
-        )
-    return tuple((one["characters"], one["relevant"]) for one in judged)
-
-
-def _is_judgement(one: object, longest: int) -> bool:
-    return (
-        isinstance(one, dict)
-        and {name: type(value) for name, value in one.items()} == _JUDGEMENT
-        and 0 < one["characters"] <= longest
-    )
+    made: list[tuple[int, bool]] = []
+    read = 0
+    for one in judged if isinstance(judged, list) else [judged]:
+        match one:
+            case {"characters": int(end), "relevant": bool(relevant)} if (
+                len(one) == 2 and end is not True and read < end <= longest
+            ):
+                made.append((read := end, relevant))
+            case _:
+                raise TrainingDataError(
+                    f"{where}: field 'relevance' must be a list of {{'characters', 'relevant'}}, "
+                    f"growing numbers of the paragraph's {longest} characters and true or false; "
+                    f"got {str(one)[:80]}"
+                )
+    return tuple(made)
 
 
 def _check_tokens(where: str, output: str) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from itertools import chain
 from math import nan
@@ -20,7 +20,7 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from openrag_core.compute import choose_device, choose_dtype
 from openrag_core.errors import ConfigError
-from openrag_core.model.attention import sees_everything
+from openrag_core.model.attention import has_full_attention
 from openrag_core.model.checkpoints.adapter import LORA, WEIGHTS, put_added
 from openrag_core.model.checkpoints.dense import dense_folder, load_dense
 from openrag_core.model.checkpoints.files import new_folder
@@ -30,10 +30,11 @@ from openrag_core.model.modeling import OpenRAGForCausalLM
 from openrag_core.model.upcycle import add_reflection_tokens, embedding_weights, upcycle
 from openrag_core.training.curve import CurveCallback, read_log
 from openrag_core.training.encoding import EncodedRows, encode_rows
+from openrag_core.training.losses import reply_weights
 from openrag_core.training.modules import make_trainable
 from openrag_core.training.plan import Plan, plan
 from openrag_core.training.recipe import Recipe, read_recipe, write_recipe
-from openrag_core.training.rows import read_rows
+from openrag_core.training.rows import Row, read_rows
 from openrag_core.training.start import find_start
 from openrag_core.training.trainer import (
     Collate,
@@ -54,7 +55,8 @@ class Trained:
     rows: EncodedRows
     plan: Plan
     loss: float
-    """Mean over the whole run, in nats per label; NaN where its log could not be written."""
+    """Mean over the whole run, in nats: of the labels, with the weighted judgements and balance;
+    NaN where its log could not be written."""
     seconds: float
     """Spent on steps, before a resumption too; NaN likewise."""
 
@@ -93,12 +95,13 @@ def train(
     where = _device(device)
     model, tokenizer = make_model(recipe, where)
     rows = encode_sources(recipe, tokenizer, recipe.rows)
-    if any(row.relevance for row in rows.rows) and not sees_everything(
-        model.config.get_text_config()
-    ):
+    held_out = encode_sources(recipe, tokenizer, recipe.validation) if recipe.validation else None
+    judged = any(row.relevance for row in chain(rows.rows, held_out.rows if held_out else ()))
+    if judged and not has_full_attention(model.config.get_text_config()):
         raise ConfigError(
             f"rows with `relevance` close a paragraph several times, which {recipe.base} cannot be "
-            "shown: it does not attend to everything in every layer. Make them without --sentences"
+            "shown: it does not attend to everything in every layer. Make them without "
+            "--sentences, or set relevance: 0 in the recipe"
         )
     order = plan(
         [row.length for row in rows.rows],
@@ -110,17 +113,18 @@ def train(
     )
     _begin(recipe, output, rows, order, resume=resume)
     mixture = recipe.mixture
+    learned = [rows.rows[n] for n in order.order]
     trainer = OpenRAGTrainer(
         model=model,
         args=_arguments(recipe, output, where, order.steps),
         data_collator=Collate(_pad(tokenizer)),
-        train_dataset=[rows.rows[n] for n in order.order],
-        eval_dataset=encode_sources(recipe, tokenizer, recipe.validation).rows
-        if recipe.validation
-        else None,
+        train_dataset=learned,
+        eval_dataset=held_out.rows if held_out else None,
         callbacks=[CurveCallback(output, order.tokens / order.steps), *callbacks],
         balance=mixture.balance if mixture else 0.0,
-        relevance=recipe.relevance,
+        relevance={
+            reply: recipe.relevance * weight for reply, weight in reply_weights(learned).items()
+        },
         top_k=mixture.top_k if mixture else 0,
     )
     trainer.remove_callback(PrinterCallback)
@@ -268,7 +272,9 @@ def make_model(recipe: Recipe, where: torch.device) -> tuple[Any, Tokenizer]:
 
 def encode_sources(recipe: Recipe, tokenizer: Tokenizer, sources: Sequence[str]) -> EncodedRows:
     """Rows of files and datasets, encoded as a recipe says."""
-    rows = chain.from_iterable(read_rows(source) for source in sources)
+    rows: Iterable[Row] = chain.from_iterable(read_rows(source) for source in sources)
+    if not recipe.relevance:
+        rows = (replace(row, relevance=()) for row in rows)
     return encode_rows(tokenizer, rows, max_length=recipe.max_length, too_long=recipe.too_long)
 
 

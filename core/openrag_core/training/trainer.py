@@ -6,6 +6,7 @@ Checkpoints hold what is trained and nothing else, and take their name when they
 from __future__ import annotations
 
 import shutil
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -40,14 +41,17 @@ class Collate:
         """Each of shape (rows, longest row).
 
         Where a row has judgements beside its response, `position_ids` says how many ids come
-        before each, and `relevance` what is to be said after it, `IGNORED` at all but the marks.
+        before each, and `relevance` what is to be said after it, `IGNORED` at all but the marks,
+        which `attention_mask` counts as padding.
         """
-        closing = [[row.ids[row.text.stop]] * len(row.relevance) for row in rows]
+        closing = [[row.ids[row.text.stop] for _ in row.relevance] for row in rows]
         batch = {
             "input_ids": _padded(
                 [row.ids + more for row, more in zip(rows, closing, strict=True)], self.pad_id
             ),
-            "attention_mask": _padded([[1] * row.length for row in rows], 0),
+            "attention_mask": _padded(
+                [[1] * len(row.ids) + [0] * len(row.relevance) for row in rows], 0
+            ),
             "labels": _padded(
                 [row.labels + [IGNORED] * len(row.relevance) for row in rows], IGNORED
             ),
@@ -71,18 +75,24 @@ class OpenRAGTrainer(Trainer):
     Args:
         *args: As of `Trainer`.
         balance: Weight of the load-balancing loss.
-        relevance: Weight of the judgements that rows have beside their responses.
+        relevance: Weights of the judgements that rows have beside their responses, by reply.
         top_k: Experts that serve a token; 0 for a dense model.
         **kwargs: As of `Trainer`.
     """
 
     def __init__(
-        self, *args: Any, balance: float, relevance: float, top_k: int, **kwargs: Any
+        self,
+        *args: Any,
+        balance: float,
+        relevance: Mapping[int, float],
+        top_k: int,
+        **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self.model_accepts_loss_kwargs = True  # the number of labels in a whole step, for the mean
         self._balance, self._relevance, self._top_k = balance, relevance, top_k
-        self._balance_sum = self._balance_count = 0.0
+        self._sums: defaultdict[str, float] = defaultdict(float)
+        self._passes = 0
 
     def compute_loss(
         self,
@@ -93,27 +103,38 @@ class OpenRAGTrainer(Trainer):
     ) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
         """Mean over the labels of the whole step, the judgements, and the experts' balance."""
         loss, relevance, router_logits = batch_losses(model, inputs, router_logits=self._top_k > 0)
-        count = (inputs["labels"][:, 1:] != IGNORED).sum()
+        rows, count = len(inputs["labels"]), (inputs["labels"][:, 1:] != IGNORED).sum()
         share = 1.0
         if num_items_in_batch is not None:
+            if model.training:
+                share = 1 / self.current_gradient_accumulation_steps
             if self.args.average_tokens_across_devices:
                 loss = loss * self.accelerator.num_processes
-            share = 1 / self.current_gradient_accumulation_steps
             count = num_items_in_batch
-        loss = loss / count + self._relevance * share * relevance
-        if router_logits:
-            balance = balance_loss(router_logits, self._top_k, inputs["attention_mask"])
+        loss = loss / count
+        if model.training:
+            self._passes += 1
+        for reply, own in relevance.items():
+            judged = self._relevance.get(reply, 0.0) * own / rows
+            loss = loss + share * judged
             if model.training:
-                self._balance_sum += float(balance.detach())
-                self._balance_count += 1
-                loss = loss + self._balance * share * balance
+                self._sums["relevance"] += float(judged.detach())
+        if router_logits and model.training:
+            balance = balance_loss(router_logits, self._top_k, inputs["attention_mask"])
+            loss = loss + self._balance * share * balance
+            self._sums["balance"] += float(balance.detach()) / self._top_k
         return (loss, {}) if return_outputs else loss
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """As in `Trainer`; `balance` is added: 1 where the experts are served alike."""
-        if "loss" in logs and self._balance_count:
-            logs["balance"] = self._balance_sum / self._balance_count / self._top_k
-            self._balance_sum = self._balance_count = 0.0
+        """As in `Trainer`, with two parts of the loss.
+
+        `relevance` is what the judgements beside the responses add to it, `balance` 1 where the
+        experts are served alike.
+        """
+        if "loss" in logs and self._passes:
+            logs |= {name: total / self._passes for name, total in self._sums.items()}
+            self._sums.clear()
+            self._passes = 0
         super().log(logs, *args, **kwargs)
 
     def _save(

@@ -1,5 +1,7 @@
 """core/openrag_core/training/encoding.py: the prompt of inference, and nothing read is learned."""
 
+from dataclasses import replace
+
 import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
@@ -159,9 +161,18 @@ def test_a_judgement_follows_what_the_shorter_passage_would_be(
 
 def test_judgements_of_what_is_cut_are_left_out() -> None:
     bundled = bundled_tokenizer()
-    whole = encode_row(bundled, TWICE)
-    made = encode_rows(bundled, [TWICE], max_length=len(whole.ids) - 3, too_long="cut")
+    row = replace(TWICE, relevance=((26, True), (len(TEXT), True)))
+    whole = encode_row(bundled, row)
+    made = encode_rows(bundled, [row], max_length=len(whole.ids) - 3, too_long="cut")
     assert made.rows[0].relevance == whole.relevance[:1]
+
+
+def test_a_row_whose_answer_is_cut_is_dropped() -> None:
+    bundled = bundled_tokenizer()
+    length = len(encode_row(bundled, TWICE).ids)
+    rows = [TWICE, replace(TWICE, relevance=())]  # of the second nobody knows
+    made = encode_rows(bundled, rows, max_length=length - 3, too_long="cut")
+    assert (made.cut, made.dropped) == (1, 1)
 
 
 def test_a_judgement_within_a_token_is_passed_over() -> None:

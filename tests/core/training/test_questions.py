@@ -16,8 +16,8 @@ def test_questions_come_back_as_they_were_written(tmp_path: Path) -> None:
         Question("1", "Who?", ("Ana", "Tolvik"), (one,), (one, one), (one,), known=True),
         Question("2", "Where?", ("Keth",)),
     ]
-    assert write_questions(questions, tmp_path / "q.jsonl") == 2
-    assert list(read_questions(tmp_path / "q.jsonl")) == questions
+    assert write_questions(questions, str(tmp_path / "q.jsonl")) == 2
+    assert list(read_questions(str(tmp_path / "q.jsonl"))) == questions
 
 
 def test_little_is_enough(tmp_path: Path) -> None:

@@ -51,6 +51,12 @@ def test_judgements_stand_beside_the_response(tmp_path: Path) -> None:
         [{"characters": 10}],
         [{"characters": 20, "relevant": True}],
         [{"characters": 0, "relevant": True}],
+        [{"characters": True, "relevant": True}],
+        [{"characters": 10, "relevant": True, "why": ""}],
+        [{"characters": 10, "relevant": True}, {"characters": 10, "relevant": False}],
+        [{"characters": 10, "relevant": True}, {"characters": 5, "relevant": False}],
+        0,
+        {},
         [{"characters": 10, "relevant": 1}],
         [{"characters": "10", "relevant": True}],
     ],
@@ -64,8 +70,26 @@ def test_judgements_of_what_is_not_there_are_refused(tmp_path: Path, relevance: 
         list(read_rows(tmp_path / "rows.jsonl"))
 
 
+def test_the_judgement_that_is_wrong_is_shown(tmp_path: Path) -> None:
+    judged = [{"characters": end, "relevant": True} for end in (1, 2, 3, 4, 5, 99)]
+    turn = {"input": "Who?", "output": JUDGED.output, "relevance": judged}
+    (tmp_path / "rows.jsonl").write_text(published(conversation=[turn]), encoding="utf-8")
+    with pytest.raises(TrainingDataError, match=r"got \{'characters': 99, 'relevant': True\}"):
+        list(read_rows(tmp_path / "rows.jsonl"))
+
+
+def test_a_slip_of_a_name_is_refused_and_other_fields_passed_over(tmp_path: Path) -> None:
+    turn = {"input": "Who?", "output": JUDGED.output, "id": 3}
+    file = tmp_path / "rows.jsonl"
+    file.write_text(published(conversation=[turn | {"relevance": None}]), encoding="utf-8")
+    assert [row.relevance for row in read_rows(file)] == [()]
+    file.write_text(published(conversation=[turn | {"relevence": []}]), encoding="utf-8")
+    with pytest.raises(TrainingDataError, match="'relevence': is 'relevance' meant"):
+        list(read_rows(file))
+
+
 def test_a_name_that_ends_in_gz_is_compressed(tmp_path: Path) -> None:
-    write_rows([Row("Who?", "Ana")], tmp_path / "rows.jsonl.gz")
+    write_rows([Row("Who?", "Ana")], str(tmp_path / "rows.jsonl.gz"))
     assert (tmp_path / "rows.jsonl.gz").read_bytes().startswith(b"\x1f\x8b")
     assert list(read_rows(tmp_path / "rows.jsonl.gz")) == [Row("Who?", "Ana")]
 

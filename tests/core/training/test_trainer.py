@@ -1,16 +1,23 @@
 """core/openrag_core/training/losses.py, trainer.py: the loss, the balance, what is kept."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from torch.nn import functional
+from transformers import TrainingArguments
 
 from openrag_core import CheckpointError
 from openrag_core.model import upcycle
 from openrag_core.training.encoding import IGNORED, Encoded
-from openrag_core.training.losses import balance_loss, batch_losses
-from openrag_core.training.trainer import Collate, put_trained_state, trained_state
+from openrag_core.training.losses import balance_loss, batch_losses, reply_weights
+from openrag_core.training.trainer import (
+    Collate,
+    OpenRAGTrainer,
+    put_trained_state,
+    trained_state,
+)
 from tests.core.model.tiny import dense, wake
 
 ROWS = [
@@ -68,22 +75,60 @@ def test_what_is_said_of_a_part_is_what_is_said_of_it_alone(family: str, autocas
             for row in CLOSED_TWICE
             for read, token in row.relevance
         ]
-    first, second, third = alone  # tokens 11, 12 and 11: each reply weighs alike
+    first, second, third = alone
     near = 2e-2 if autocast else 1e-5
-    assert made.relevance.item() == pytest.approx(((first + third) / 2 + second) / 2, rel=near)
+    assert made.relevance == pytest.approx({11: first + third, 12: second}, rel=near)
     torch.testing.assert_close(made.response, without.response, rtol=near, atol=near)
-    assert without.relevance.item() == 0
+    assert without.relevance == {}
 
 
 def test_judgements_are_learned() -> None:
     model = upcycle(dense(), num_experts=4, adapter_dim=3)
-    batch_losses(model, Collate(pad_id=0)(CLOSED_TWICE), router_logits=False).relevance.backward()
+    losses = batch_losses(model, Collate(pad_id=0)(CLOSED_TWICE), router_logits=False)
+    losses.relevance[11].backward()
     moved = {
         name
         for name, parameter in model.named_parameters()
         if parameter.grad is not None and parameter.grad.abs().max() > 0
     }
     assert {"base.model.layers.0.self_attn.q_proj.weight", "base.lm_head.weight"} <= moved
+
+
+def test_both_replies_weigh_alike_over_the_rows() -> None:
+    weights = reply_weights(CLOSED_TWICE)
+    assert weights == pytest.approx({11: 3 / (2 * 2), 12: 3 / 2})
+    assert reply_weights(ROWS) == {}
+
+
+def test_a_step_is_the_same_however_it_is_split(tmp_path: Path) -> None:
+    model = upcycle(dense(), num_experts=4, adapter_dim=3).train()
+    wake(model)
+    arguments = TrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to=[])
+    weights = {11: 5.0, 12: 0.5}
+
+    def loss(rows: list[Encoded], passes: int) -> float:
+        trainer = OpenRAGTrainer(model=model, args=arguments, balance=0, relevance=weights, top_k=2)
+        trainer.current_gradient_accumulation_steps = passes  # as Trainer does before each step
+        batch = Collate(pad_id=0)(rows)
+        made = trainer.compute_loss(model, batch, num_items_in_batch=labels)
+        assert isinstance(made, torch.Tensor)
+        return made.item()
+
+    rows = [*CLOSED_TWICE, ROWS[1]]
+    labels = sum(label != IGNORED for row in rows for label in row.labels)
+    whole = loss(rows, 1)
+    assert loss(rows[:2], 2) + loss(rows[2:], 2) == pytest.approx(whole, rel=1e-5)
+    made = batch_losses(model, Collate(pad_id=0)(rows), router_logits=False)
+    judged = (5.0 * made.relevance[11] + 0.5 * made.relevance[12]) / len(rows)
+    assert whole == pytest.approx((made.response / labels + judged).item(), rel=1e-5)
+    model.eval()
+    assert loss(rows, 2) == pytest.approx(whole, rel=1e-5)
+
+
+def test_marks_have_no_part_in_the_balance() -> None:
+    batch = Collate(pad_id=0)(CLOSED_TWICE)
+    assert batch["attention_mask"].sum(dim=1).tolist() == [6, 4, 6]
+    assert batch["input_ids"].shape[1] == 8
 
 
 def test_even_routing_costs_least() -> None:
@@ -111,6 +156,7 @@ def test_padding_is_not_counted() -> None:
 
 
 def test_the_balance_moves_the_routers() -> None:
+    torch.manual_seed(0)
     model = upcycle(dense(), num_experts=4, adapter_dim=3)
     wake(model)
     batch = Collate(pad_id=0)(ROWS)
