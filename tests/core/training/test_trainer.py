@@ -6,10 +6,17 @@ from pathlib import Path
 import pytest
 import torch
 from torch.nn import functional
-from transformers import TrainingArguments
+from transformers import (
+    FalconConfig,
+    LlamaConfig,
+    MistralConfig,
+    PreTrainedConfig,
+    TrainingArguments,
+)
 
 from openrag_core import CheckpointError
 from openrag_core.model import upcycle
+from openrag_core.model.attention import has_full_attention
 from openrag_core.training.encoding import IGNORED, Encoded
 from openrag_core.training.losses import balance_loss, batch_losses, reply_weights
 from openrag_core.training.trainer import (
@@ -123,6 +130,26 @@ def test_a_step_is_the_same_however_it_is_split(tmp_path: Path) -> None:
     assert whole == pytest.approx((made.response / labels + judged).item(), rel=1e-5)
     model.eval()
     assert loss(rows, 2) == pytest.approx(whole, rel=1e-5)
+
+
+def test_a_corpus_may_end_without_an_end_token() -> None:
+    batch = Collate(pad_id=0)([Encoded([1, 5, 6], [IGNORED, 5, 6], range(1, 3)), *CLOSED_TWICE])
+    assert batch["input_ids"][0].tolist() == [1, 5, 6, 0, 0, 0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("config", "full"),
+    [
+        (LlamaConfig(), True),
+        (FalconConfig(), True),
+        (FalconConfig(alibi=True), False),
+        (MistralConfig(sliding_window=8), False),
+    ],
+)
+def test_bases_that_count_places_do_not_see_by_mask_alone(
+    config: PreTrainedConfig, full: bool
+) -> None:
+    assert has_full_attention(config) is full
 
 
 def test_marks_have_no_part_in_the_balance() -> None:
