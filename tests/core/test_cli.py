@@ -128,6 +128,8 @@ def test_bad_files_are_skipped_named_and_counted(openrag: Run, documents: Path) 
     assert "6 added, 0 changed, 0 unchanged, 2 skipped" in indexed.out
     assert "skipped documents/empty.md: holds no text" in indexed.out
     assert "skipped documents/latin.txt: is not UTF-8 text" in indexed.out
+    nothing = openrag("index", "documents/empty.md", "--index", "other")
+    assert "other: empty" in nothing.out
 
 
 def test_what_is_gone_is_told_and_removed_on_request(openrag: Run, documents: Path) -> None:
@@ -373,6 +375,21 @@ def test_an_abstention_says_what_was_missed() -> None:
             screen.print(render.answer(one))
         assert why in shown.get()
     assert "0.62: short of the target" in unsure._repr_html_()
+
+
+def test_an_explanation_is_readable_on_80_columns() -> None:
+    passage = Passage("p", "Ana.", "Velora Bridge > Construction", "documents/velora-bridge.md")
+    score = PassageScore(0.9, 0.8, 0.7, 0.5, 1.0)
+    found = (Candidate(Written((passage,), " Ana Tolvik", ()), score, 3.952),)
+    decision = Decision(retrieve=True, mode="always")
+    answer = Answer("Who?", "Ana", decision, 0.9, grounded=True, candidates=found)
+    screen = Console(width=80)
+    with screen.capture() as shown:
+        screen.print(explanation(answer))
+    lines = [line.split() for line in shown.get().splitlines()]
+    numbers = ["3.952", "0.900", "0.800", "0.700", "0.500", "1.000"]
+    assert [*numbers, "Ana", "Tolvik"] in lines
+    assert ["documents/velora-bridge.md"] in lines  # in one piece, to be copied
 
 
 def test_an_explanation_tells_what_a_fitted_gate_took() -> None:

@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
 from rich.panel import Panel
 from rich.table import Table
@@ -85,17 +86,15 @@ def _candidates(candidates: Sequence[Candidate]) -> Table:
     what = "passage" if together == 1 else "chain of passages"
     joint = together > 1 and len(candidates) == 1
     title = "one answer from all passages" if joint else f"one answer per {what}, best first"
-    table = Table(title=title, title_justify="left", expand=True)
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=0, show_edge=False)
     for name in ("total", *given):
         table.add_column(LABELS.get(name, name), justify="right", no_wrap=True)
-    table.add_column("answer", ratio=3)
-    table.add_column("passage", ratio=2, overflow="fold")
+    table.add_column("answer, and what it was written from", overflow="fold")
     for candidate, score in zip(candidates, scores, strict=True):
         table.add_row(
             f"{candidate.total:.3f}",
             *("-" if score[name] is None else f"{score[name]:.3f}" for name in given),
-            _plain(candidate.text),
-            _plain(_places(candidate)),
+            Group(_plain(candidate.text.strip()), _plain(_places(candidate), style="dim")),
         )
     return table
 
@@ -120,7 +119,7 @@ def report(result: IndexReport, address: str, total: int, *, local: bool = True)
         for file, reason in result.skipped.items()
     ]
     speed = f", {result.passages_per_second:.0f} a second" if result.passages else ""
-    holds = f"{address} now holds {counted(total, 'passage')}"
+    holds = f"{address} now holds {counted(total, 'passage')}" if total else f"{address}: empty"
     if local and total > MANY:
         holds += "; with so many, a Qdrant server answers faster (--to URL)"
     return Group(*skipped, counts + speed, Text(holds, "dim"))
