@@ -5,20 +5,15 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from rich.console import Console
 
-from openrag_core import Candidate, Field, Passage, PassageScore, ScoreWeights, Written
+from openrag_core import Field, PassageScore, ScoreWeights
 from openrag_core.cli import app as cli
-from openrag_core.cli import console, render
-from openrag_core.cli.render import explanation
-from openrag_core.records import Answer, Decision
+from openrag_core.cli import console
 from openrag_core.retrieval import EdgeStore, Server, ServerStore
-from openrag_core.verdict import NOT_TOLD
 from tests.conftest import DOCUMENTS, environment
 from tests.core.retrieval.rest import served
 
@@ -354,50 +349,3 @@ def test_others_can_read_an_index_that_was_made_for_them(openrag: Run, documents
     openrag("index", bridge, "--index", "other")
     refused = openrag("index", bridge, "--index", "other", "--compatible")
     assert "was made with compatible False, and you are using True" in refused.err
-
-
-def test_an_abstention_says_what_was_missed() -> None:
-    written = Written((Passage("p", "Ana."),), "Ana", ())
-    found = (Candidate(written, PassageScore(0.9), 0.9),)
-    decision = Decision(retrieve=True, mode="always")
-    result = Answer(
-        "Who?", NOT_TOLD, decision, 0.0, grounded=False, abstained=True, candidates=found
-    )
-    unsure = replace(result, probability=0.62)
-    none = replace(result, candidates=())
-    for one, why in (
-        (result, "no passage was relevant enough"),
-        (unsure, "the best answer is right with a probability of 0.62: short of the target"),
-        (none, "no passage was found at all"),
-    ):
-        screen = Console(width=160)
-        with screen.capture() as shown:
-            screen.print(render.answer(one))
-        assert why in shown.get()
-    assert "0.62: short of the target" in unsure._repr_html_()
-
-
-def test_an_explanation_is_readable_on_80_columns() -> None:
-    passage = Passage("p", "Ana.", "Velora Bridge > Construction", "documents/velora-bridge.md")
-    score = PassageScore(0.9, 0.8, 0.7, 0.5, 1.0)
-    found = (Candidate(Written((passage,), " Ana Tolvik", ()), score, 3.952),)
-    decision = Decision(retrieve=True, mode="always")
-    answer = Answer("Who?", "Ana", decision, 0.9, grounded=True, candidates=found)
-    screen = Console(width=80)
-    with screen.capture() as shown:
-        screen.print(explanation(answer))
-    lines = [line.split() for line in shown.get().splitlines()]
-    numbers = ["3.952", "0.900", "0.800", "0.700", "0.500", "1.000"]
-    assert [*numbers, "Ana", "Tolvik"] in lines
-    assert ["documents/velora-bridge.md"] in lines  # in one piece, to be copied
-
-
-def test_an_explanation_tells_what_a_fitted_gate_took() -> None:
-    answer = Answer("Who?", "Ana", Decision(retrieve=False, mode="f_minp"), 0.9, grounded=False)
-    fitted = replace(answer, probability=0.7)
-    told = "fitted gate: 0 passages read, as many as the target asked for"
-    for result, expected in ((answer, False), (fitted, True)):
-        screen = Console(width=100)
-        with screen.capture() as shown:
-            screen.print(explanation(result))
-        assert (told in shown.get()) is expected
