@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from hashlib import sha256
 
+from langchain_core.callbacks import Callbacks
 from langchain_core.documents import BaseDocumentCompressor, Document
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 from langchain_core.runnables import Runnable, RunnableBinding, RunnableConfig
 
 from langchain_openrag.documents import to_passage
+from langchain_openrag.tracing import inner_configs
 from openrag_core import ConfigError, Message, Passage, Token
 from openrag_core.conversation import Reply, Role
 
@@ -21,7 +23,7 @@ _MESSAGES: dict[Role, type[BaseMessage]] = {
     "user": HumanMessage,
     "assistant": AIMessage,
 }
-_UNSEEN = RunnableConfig(tags=["nostream", "langsmith:nostream"])
+_UNSEEN = ("nostream", "langsmith:nostream")
 """Candidates are not to be streamed as if they were the answer; LangGraph knows these tags."""
 
 
@@ -37,11 +39,12 @@ class LangChainRetriever:
 
     def retrieve(self, questions: Sequence[str], top_k: int) -> list[list[Passage]]:
         """The documents that it finds for each question, as passages."""
-        return [_passages(own, top_k) for own in self._retriever.batch(list(questions))]
+        found = self._retriever.batch(list(questions), inner_configs(len(questions)))
+        return [_passages(own, top_k) for own in found]
 
     async def aretrieve(self, questions: Sequence[str], top_k: int) -> list[list[Passage]]:
         """The same; the event loop goes on."""
-        found = await self._retriever.abatch(list(questions))
+        found = await self._retriever.abatch(list(questions), inner_configs(len(questions)))
         return [_passages(own, top_k) for own in found]
 
 
@@ -62,10 +65,11 @@ class LangChainReranker:
         self, questions: Sequence[str], passages: Sequence[Sequence[Passage]], top_k: int
     ) -> list[list[Passage]]:
         """The `top_k` best passages of each question, best first."""
-        pairs = zip(questions, passages, strict=True)
         ranked = [
-            self._compressor.compress_documents(_placed(own), question) if own else []
-            for question, own in pairs
+            self._compressor.compress_documents(_placed(own), question, callbacks) if own else []
+            for question, own, callbacks in zip(
+                questions, passages, _callbacks(len(questions)), strict=True
+            )
         ]
         return [_ranked(*pair, top_k) for pair in zip(passages, ranked, strict=True)]
 
@@ -74,12 +78,15 @@ class LangChainReranker:
     ) -> list[list[Passage]]:
         """The same; the event loop goes on."""
 
-        async def compress(question: str, own: Sequence[Passage]) -> Sequence[Document]:
+        async def compress(
+            question: str, own: Sequence[Passage], callbacks: Callbacks
+        ) -> Sequence[Document]:
             if not own:
                 return []
-            return await self._compressor.acompress_documents(_placed(own), question)
+            return await self._compressor.acompress_documents(_placed(own), question, callbacks)
 
-        ranked = await asyncio.gather(*map(compress, questions, passages))
+        callbacks = _callbacks(len(questions))
+        ranked = await asyncio.gather(*map(compress, questions, passages, callbacks))
         return [_ranked(*pair, top_k) for pair in zip(passages, ranked, strict=True)]
 
 
@@ -107,18 +114,29 @@ class LangChainChat:
     def reply(self, conversations: Sequence[Sequence[Message]]) -> list[Reply]:
         """One reply to each conversation."""
         messages = [_messages(one) for one in conversations]
-        return [_reply(message) for message in self._model.batch(messages, _UNSEEN)]  # type: ignore[arg-type]
+        return [_reply(one) for one in self._model.batch(messages, _unseen(len(messages)))]  # type: ignore[arg-type]
 
     async def areply(self, conversations: Sequence[Sequence[Message]]) -> list[Reply]:
         """The same; the event loop goes on."""
         messages = [_messages(one) for one in conversations]
-        return [_reply(message) for message in await self._model.abatch(messages, _UNSEEN)]  # type: ignore[arg-type]
+        replies = await self._model.abatch(messages, _unseen(len(messages)))  # type: ignore[arg-type]
+        return [_reply(one) for one in replies]
 
 
 def _model_name(model: BaseChatModel, **settings: object) -> str:
     """What tells a chat model from others: its kind, and a hash of its settings without secrets."""
     digest = sha256(model._get_llm_string(**settings).encode()).hexdigest()[:12]  # type: ignore[arg-type]
     return f"{model._llm_type} {digest}"
+
+
+def _callbacks(number: int) -> list[Callbacks]:
+    configs = inner_configs(number)
+    return [None] * number if configs is None else [one["callbacks"] for one in configs]
+
+
+def _unseen(number: int) -> list[RunnableConfig]:
+    configs = inner_configs(number) or [RunnableConfig()] * number
+    return [{**one, "tags": [*(one.get("tags") or ()), *_UNSEEN]} for one in configs]
 
 
 def _passages(documents: Sequence[Document], top_k: int) -> list[Passage]:

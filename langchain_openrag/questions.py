@@ -98,5 +98,7 @@ def _messages(values: Any) -> Sequence[BaseMessage]:  # noqa: ANN401  (a user's)
         )
     try:
         return convert_to_messages(list(values))
+    except KeyError as error:
+        raise QuestionError(f"one of the messages has no {error.args[0]}") from error
     except (ValueError, TypeError, NotImplementedError) as error:
         raise QuestionError(f"what stands under messages are none: {error}") from error

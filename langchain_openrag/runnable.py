@@ -10,17 +10,17 @@ from functools import reduce
 from operator import add
 from typing import Any
 
-from langchain_core.callbacks import AsyncCallbackManagerForChainRun, CallbackManagerForChainRun
 from langchain_core.messages import BaseMessage
 from langchain_core.prompt_values import PromptValue
 from langchain_core.runnables import RunnableConfig, RunnableSerializable
+from langchain_core.runnables.config import get_config_list
 from langchain_core.tools import BaseTool
 from pydantic import ConfigDict, SkipValidation, field_validator
 
 from langchain_openrag.output import Pieces, RunnableOutput, to_output
 from langchain_openrag.questions import to_question
 from langchain_openrag.tool import create_openrag_tool
-from langchain_openrag.tracing import Manager, Tracing, at_once
+from langchain_openrag.tracing import Tracing, at_once
 from openrag_core import (
     Answer,
     Gate,
@@ -87,7 +87,7 @@ class OpenRAGRunnable(RunnableSerializable[RunnableInput, RunnableOutput]):
         Raises:
             QuestionError: There is no question in the input.
         """
-        return self._call_with_config(self._invoke, input, config, **kwargs)
+        return self._call_with_config(self._invoke, input, config, **kwargs)  # type: ignore[arg-type]
 
     async def ainvoke(
         self,
@@ -96,7 +96,7 @@ class OpenRAGRunnable(RunnableSerializable[RunnableInput, RunnableOutput]):
         **kwargs: Any,
     ) -> RunnableOutput:
         """Answer one question; the event loop goes on, and cancelling the task stops the model."""
-        return await self._acall_with_config(self._ainvoke, input, config, **kwargs)
+        return await self._acall_with_config(self._ainvoke, input, config, **kwargs)  # type: ignore[arg-type]
 
     def batch(
         self,
@@ -106,9 +106,15 @@ class OpenRAGRunnable(RunnableSerializable[RunnableInput, RunnableOutput]):
         return_exceptions: bool = False,
         **kwargs: Any,
     ) -> list[RunnableOutput]:
-        """Answer several questions together."""
+        """Answer several questions together; one by one where they are configured differently."""
+        if _differ(config, len(inputs)):
+            return super().batch(inputs, config, return_exceptions=return_exceptions, **kwargs)
         return self._batch_with_config(
-            self._batch, inputs, config, return_exceptions=return_exceptions, **kwargs
+            self._batch,  # type: ignore[arg-type]
+            inputs,
+            config,
+            return_exceptions=return_exceptions,
+            **kwargs,
         )
 
     async def abatch(
@@ -119,9 +125,17 @@ class OpenRAGRunnable(RunnableSerializable[RunnableInput, RunnableOutput]):
         return_exceptions: bool = False,
         **kwargs: Any,
     ) -> list[RunnableOutput]:
-        """Answer several questions together; the event loop goes on."""
+        """As `batch`; the event loop goes on."""
+        if _differ(config, len(inputs)):
+            return await super().abatch(
+                inputs, config, return_exceptions=return_exceptions, **kwargs
+            )
         return await self._abatch_with_config(
-            self._abatch, inputs, config, return_exceptions=return_exceptions, **kwargs
+            self._abatch,  # type: ignore[arg-type]
+            inputs,
+            config,
+            return_exceptions=return_exceptions,
+            **kwargs,
         )
 
     def transform(
@@ -131,7 +145,12 @@ class OpenRAGRunnable(RunnableSerializable[RunnableInput, RunnableOutput]):
         **kwargs: Any,
     ) -> Iterator[RunnableOutput]:
         """Answer the question that the pieces add up to, piece by piece."""
-        yield from self._transform_stream_with_config(input, self._transform, config, **kwargs)
+        yield from self._transform_stream_with_config(
+            input,
+            self._transform,  # type: ignore[arg-type]
+            config,
+            **kwargs,
+        )
 
     async def atransform(
         self,
@@ -140,7 +159,12 @@ class OpenRAGRunnable(RunnableSerializable[RunnableInput, RunnableOutput]):
         **kwargs: Any,
     ) -> AsyncIterator[RunnableOutput]:
         """Answer the question that the pieces add up to, piece by piece."""
-        pieces = self._atransform_stream_with_config(input, self._atransform, config, **kwargs)
+        pieces = self._atransform_stream_with_config(
+            input,
+            self._atransform,  # type: ignore[arg-type]
+            config,
+            **kwargs,
+        )
         async with aclosing(pieces):  # type: ignore[type-var]
             async for piece in pieces:
                 yield piece
@@ -193,50 +217,48 @@ class OpenRAGRunnable(RunnableSerializable[RunnableInput, RunnableOutput]):
             changes["weights"] = self.weights
         return replace(self.rag, **changes) if changes else self.rag
 
-    def _invoke(self, value: object, run_manager: CallbackManagerForChainRun) -> RunnableOutput:
-        return to_output(self._answer([to_question(value)], [run_manager])[0])
+    def _invoke(self, value: object, config: RunnableConfig) -> RunnableOutput:
+        return to_output(self._answer([to_question(value)], [config])[0])
 
-    async def _ainvoke(
-        self, value: object, run_manager: AsyncCallbackManagerForChainRun
-    ) -> RunnableOutput:
-        return to_output((await self._aanswer([to_question(value)], [run_manager]))[0])
+    async def _ainvoke(self, value: object, config: RunnableConfig) -> RunnableOutput:
+        return to_output((await self._aanswer([to_question(value)], [config]))[0])
 
     def _batch(
-        self, values: list[RunnableInput], run_manager: list[CallbackManagerForChainRun]
+        self, values: list[RunnableInput], config: list[RunnableConfig]
     ) -> list[RunnableOutput | Exception]:
         """Answer the good questions together; each bad one gets its own exception."""
-        asked, good, managers = _parted(values, run_manager)
+        asked, good, configs = _parted(values, config)
         try:
-            answers: Sequence[_Outcome] = self._answer(good, managers)
+            answers: Sequence[_Outcome] = self._answer(good, configs)
         except _OF_ALL as error:
             answers = [error] * len(good)
         except Exception:  # of one of them, perhaps; the others are not to suffer
-            answers = [self._alone(*pair) for pair in zip(good, managers, strict=True)]
+            answers = [self._alone(*pair) for pair in zip(good, configs, strict=True)]
         return _in_order(asked, answers)
 
     async def _abatch(
-        self, values: list[RunnableInput], run_manager: list[AsyncCallbackManagerForChainRun]
+        self, values: list[RunnableInput], config: list[RunnableConfig]
     ) -> list[RunnableOutput | Exception]:
-        asked, good, managers = _parted(values, run_manager)
+        asked, good, configs = _parted(values, config)
         try:
-            answers: Sequence[_Outcome | BaseException] = await self._aanswer(good, managers)
+            answers: Sequence[_Outcome | BaseException] = await self._aanswer(good, configs)
         except _OF_ALL as error:
             answers = [error] * len(good)
         except Exception:  # of one of them, perhaps; the others are not to suffer
-            pairs = zip(good, managers, strict=True)
-            alone = (self._aanswer([question], [manager]) for question, manager in pairs)
+            pairs = zip(good, configs, strict=True)
+            alone = (self._aanswer([question], [own]) for question, own in pairs)
             outcomes = await asyncio.gather(*alone, return_exceptions=True)
             answers = [one[0] if isinstance(one, list) else one for one in outcomes]
         return _in_order(asked, answers)
 
-    def _alone(self, question: Question, manager: Manager) -> _Outcome:
+    def _alone(self, question: Question, config: RunnableConfig) -> _Outcome:
         try:
-            return self._answer([question], [manager])[0]
+            return self._answer([question], [config])[0]
         except Exception as error:  # of whatever part; it belongs to this question
             return error
 
-    def _answer(self, questions: list[Question], managers: Sequence[Manager]) -> list[Answer]:
-        tracing = _tracing(managers, questions)
+    def _answer(self, questions: list[Question], configs: Sequence[RunnableConfig]) -> list[Answer]:
+        tracing = _tracing(configs, questions)
         answers: list[Answer] = []
         with tracing, closing(self.configured.stream_many(questions)) as events:
             for event in events:
@@ -246,9 +268,9 @@ class OpenRAGRunnable(RunnableSerializable[RunnableInput, RunnableOutput]):
         return answers
 
     async def _aanswer(
-        self, questions: list[Question], managers: Sequence[Manager]
+        self, questions: list[Question], configs: Sequence[RunnableConfig]
     ) -> list[Answer]:
-        tracing = _tracing(managers, questions)
+        tracing = _tracing(configs, questions)
         answers: list[Answer] = []
         async with tracing, aclosing(self.configured.astream_many(questions)) as events:
             async for event in events:
@@ -257,21 +279,19 @@ class OpenRAGRunnable(RunnableSerializable[RunnableInput, RunnableOutput]):
                     answers.append(event.answer)
         return answers
 
-    def _transform(
-        self, values: Iterator[RunnableInput], run_manager: CallbackManagerForChainRun
-    ) -> Generator[Any]:
+    def _transform(self, values: Iterator[RunnableInput], config: RunnableConfig) -> Generator[Any]:
         question = to_question(_sum(list(values)))
-        tracing, pieces = _tracing([run_manager], [question]), Pieces()
+        tracing, pieces = _tracing([config], [question]), Pieces()
         with tracing, closing(self.configured.stream(question)) as events:
             for event in events:
                 at_once(tracing.tell(event))
                 yield from pieces(event)
 
     async def _atransform(
-        self, values: AsyncIterator[RunnableInput], run_manager: AsyncCallbackManagerForChainRun
+        self, values: AsyncIterator[RunnableInput], config: RunnableConfig
     ) -> AsyncIterator[Any]:
         question = to_question(_sum([value async for value in values]))
-        tracing, pieces = _tracing([run_manager], [question]), Pieces()
+        tracing, pieces = _tracing([config], [question]), Pieces()
         async with tracing, aclosing(self.configured.astream(question)) as events:
             async for event in events:
                 await tracing.tell(event)
@@ -279,21 +299,27 @@ class OpenRAGRunnable(RunnableSerializable[RunnableInput, RunnableOutput]):
                     yield piece
 
 
-def _tracing(managers: Sequence[Manager], questions: Sequence[Question]) -> Tracing:
-    return Tracing(managers, [question_of(question) for question in questions])
+def _tracing(configs: Sequence[RunnableConfig], questions: Sequence[Question]) -> Tracing:
+    return Tracing(configs, [question_of(question) for question in questions])
+
+
+def _differ(config: RunnableConfig | Sequence[RunnableConfig] | None, number: int) -> bool:
+    """Whether configurable fields, of whatever part, are set differently."""
+    fields = [one.get("configurable") for one in get_config_list(config, number)]
+    return any(one != fields[0] for one in fields)
 
 
 def _parted(
-    values: list[RunnableInput], managers: Sequence[Manager]
-) -> tuple[list[Question | QuestionError], list[Question], list[Manager]]:
-    """Questions and errors; and the questions alone, with their managers."""
+    values: list[RunnableInput], configs: Sequence[RunnableConfig]
+) -> tuple[list[Question | QuestionError], list[Question], list[RunnableConfig]]:
+    """Questions and errors; and the questions alone, with their configs."""
     asked = [_checked(value) for value in values]
     good = [
-        (one, manager)
-        for one, manager in zip(asked, managers, strict=True)
+        (one, config)
+        for one, config in zip(asked, configs, strict=True)
         if not isinstance(one, QuestionError)
     ]
-    return asked, [one for one, _ in good], [manager for _, manager in good]
+    return asked, [one for one, _ in good], [config for _, config in good]
 
 
 def _checked(value: RunnableInput) -> Question | QuestionError:

@@ -3,30 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine, Sequence
+from contextvars import ContextVar
 from inspect import isawaitable
 from typing import Any, Self, TypeVar
 
-from langchain_core.callbacks import AsyncCallbackManagerForChainRun, CallbackManagerForChainRun
 from langchain_core.outputs import Generation, LLMResult
+from langchain_core.runnables import RunnableConfig
 
 from langchain_openrag.documents import to_document
 from openrag_core.events import CondensedEvent, Event, Stage, StageEnded, StageStarted
 from openrag_core.records import Draft, Passage, Written
 
-Manager = CallbackManagerForChainRun | AsyncCallbackManagerForChainRun
 _Result = TypeVar("_Result")
 _RETRIEVING = ("retrieve", "rerank", "hops")
+_asked: ContextVar[Sequence[RunnableConfig]] = ContextVar("asked", default=())
+"""Configs of the questions that the pipeline is at, in their order."""
+
+
+def inner_configs(number: int) -> list[RunnableConfig] | None:
+    """Configs for the parts of the pipeline that are LangChain's own, as children of its runs.
+
+    Args:
+        number: Of what a part is asked at once. Where it is not one for each question, the parts
+            are told the first question's config; those of one batch are configured alike.
+
+    Returns:
+        So many; None outside of a run.
+    """
+    configs = list(_asked.get())
+    if not configs:
+        return None
+    return configs if len(configs) == number else configs[:1] * number
 
 
 class Tracing:
-    """Tells the callbacks of each question what becomes of it.
+    """Tells the callbacks of each question what becomes of it, and the parts its config.
 
     Args:
-        managers: One for each question.
+        configs: One for each question; their callbacks are children of its run.
+        questions: As they stand alone.
     """
 
-    def __init__(self, managers: Sequence[Manager], questions: Sequence[str]) -> None:
-        self._managers = managers
+    def __init__(self, configs: Sequence[RunnableConfig], questions: Sequence[str]) -> None:
+        self._configs = configs
         self._questions = list(questions)
         self._open: dict[tuple[Stage, int], Any] = {}
 
@@ -36,25 +55,30 @@ class Tracing:
             case CondensedEvent(question, text):
                 self._questions[question] = text
             case StageStarted(stage, questions):
+                _asked.set([self._configs[row] for row in questions])
                 for row in questions:
                     self._open[stage, row] = await self._begin(stage, row)
             case StageEnded(stage, questions, _, results):
+                _asked.set(self._configs)
                 for row, result in zip(questions, results, strict=True):
                     await self._end(stage, self._open.pop((stage, row)), result)
 
     def __enter__(self) -> Self:
         """What is open when an error passes ends as failed."""
+        _asked.set(self._configs)
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        _asked.set(())
         if error is not None:
             at_once(self._fail(error))
 
     async def __aenter__(self) -> Self:
         """The same, for callbacks of event loops."""
-        return self
+        return self.__enter__()
 
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        _asked.set(())
         if error is not None:
             await self._fail(error)
 
@@ -65,7 +89,7 @@ class Tracing:
         self._open.clear()
 
     async def _begin(self, stage: Stage, row: int) -> Any:  # noqa: ANN401  (of either kind)
-        child: Any = self._managers[row].get_child()
+        child: Any = self._configs[row]["callbacks"]
         serialized, question = {"name": stage}, self._questions[row]
         if stage in _RETRIEVING:
             return await _done(child.on_retriever_start(serialized, question, name=stage))

@@ -106,6 +106,7 @@ class Stages:
         self, rows: Sequence[int], passages: Sequence[Sequence[Passage]], top_k: int
     ) -> Steps[list[list[Passage]]]:
         """The best of what was found, best first."""
+        passages = [_with_text(own) for own in passages]
         if self.rag.reranker is None or not rows:
             return [list(own[:top_k]) for own in passages]
         ranked: list[list[Passage]] = yield from self._call(
@@ -121,7 +122,7 @@ class Stages:
             ranked = yield from self.rerank(rows, passages, rag.top_k)
             chains = [[(passage,) for passage in own] for own in ranked]
         else:
-            chains = [[(passage,) for passage in own] for own in passages]
+            chains = [[(passage,) for passage in _with_text(own)] for own in passages]
             for hop in range(2, int(rag.hops) + 1):
                 chains = yield from self._extend(
                     rows, chains, rag.top_k if hop == rag.hops else rag.fetch_k
@@ -335,3 +336,8 @@ class Stages:
         seconds = perf_counter() - started
         self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
         yield Tell(StageEnded(stage, tuple(rows), seconds, tuple(results)))
+
+
+def _with_text(passages: Sequence[Passage]) -> list[Passage]:
+    """Those that say anything: of an empty one a model makes its answer up, and believes it."""
+    return [passage for passage in passages if passage.text.strip()]

@@ -246,9 +246,10 @@ def _best(lengthened: Sequence[tuple[Chain, Sequence[Passage]]], fetch_k: int) -
 
 
 def _new(chain: Chain, passages: Sequence[Passage]) -> Iterator[tuple[int, Passage]]:
-    """Passages that are not in the chain yet, with their ranks among those."""
+    """Passages that say something and are not in the chain yet, with their ranks among those."""
     there = {passage.text for passage in chain}
-    return zip(count(1), (p for p in passages if p.text not in there), strict=False)
+    new = (p for p in passages if p.text.strip() and p.text not in there)
+    return zip(count(1), new, strict=False)
 
 
 def _named(passage: Passage, chain: Chain) -> bool:
