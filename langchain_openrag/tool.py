@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from langchain_core.documents import Document
 from langchain_core.runnables import RunnableConfig
-from langchain_core.tools import BaseTool, StructuredTool
+from langchain_core.tools import BaseTool, StructuredTool, ToolException
 from pydantic import BaseModel, ConfigDict, Field
 
 from langchain_openrag.output import RunnableOutput
@@ -41,7 +43,7 @@ def create_openrag_tool(
 
     What an agent reads is the answer with its sources, numbered; the message's `artifact` is the
     whole output, as the runnable gives it. A call with other fields, and a question that cannot be
-    answered, come back to the agent as a message that says what to do.
+    answered, come back to the agent as a message of status "error" that says what to do.
 
     Args:
         rag: The pipeline.
@@ -52,18 +54,14 @@ def create_openrag_tool(
 
     runnable = rag if isinstance(rag, OpenRAGRunnable) else OpenRAGRunnable(rag=rag)
 
-    def answer(question: str, config: RunnableConfig) -> tuple[str, RunnableOutput | None]:
-        try:
+    def answer(question: str, config: RunnableConfig) -> tuple[str, RunnableOutput]:
+        with _told():
             output = runnable.invoke(question, config)
-        except OpenRAGError as error:
-            return f"No answer: {error}", None
         return _shown(output), output
 
-    async def aanswer(question: str, config: RunnableConfig) -> tuple[str, RunnableOutput | None]:
-        try:
+    async def aanswer(question: str, config: RunnableConfig) -> tuple[str, RunnableOutput]:
+        with _told():
             output = await runnable.ainvoke(question, config)
-        except OpenRAGError as error:
-            return f"No answer: {error}", None
         return _shown(output), output
 
     return StructuredTool.from_function(
@@ -73,8 +71,18 @@ def create_openrag_tool(
         description=description or DESCRIPTION,
         args_schema=ToolInput,
         response_format="content_and_artifact",
+        handle_tool_error=True,
         handle_validation_error=_REFUSED,
     )
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """What our errors say is for the agent to read."""
+    try:
+        yield
+    except OpenRAGError as error:
+        raise ToolException(f"No answer: {error}") from error
 
 
 def _shown(output: RunnableOutput) -> str:

@@ -99,10 +99,12 @@ def test_a_call_with_other_fields_is_refused_in_words() -> None:
         assert "one field, question" in message.content
 
 
-def test_a_question_that_cannot_be_answered_comes_back_in_words() -> None:
-    message = create_openrag_tool(rag()).invoke(call(question=" "))
-    assert message.content == "No answer: the question is empty: ask something"
-    assert message.artifact is None
+async def test_a_question_that_cannot_be_answered_comes_back_in_words() -> None:
+    tool = create_openrag_tool(rag())
+    for message in (tool.invoke(call(question=" ")), await tool.ainvoke(call(question=" "))):
+        assert message.content == "No answer: the question is empty: ask something"
+        assert message.status == "error"
+        assert message.artifact is None
 
 
 def test_what_the_documents_do_not_tell_is_said() -> None:
