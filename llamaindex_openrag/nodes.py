@@ -21,24 +21,38 @@ from openrag_core.retrieval.payload import FIELDS
 
 
 def to_node(passage: Passage, candidate: Candidate | None = None) -> NodeWithScore:
-    """A passage as a node; its score is that of the answer from it, where there is one."""
+    """A passage as a node, the one that it came as; its score is that of the best answer from it.
+
+    Args:
+        passage: That answers were written from.
+        candidate: The best of these, where there is one.
+    """
+    score = passage.rank_score if candidate is None else candidate.total
+    if isinstance(passage.origin, BaseNode):
+        return NodeWithScore(node=passage.origin, score=score)
     named = {"title": passage.title, "source": passage.source}
     own = [key for key in passage.metadata if key in FIELDS]  # hashes say nothing to a model
     node = TextNode(
         id_=passage.id,
         text=passage.text,
+        start_char_idx=_number(passage.metadata.get("start")),
+        end_char_idx=_number(passage.metadata.get("end")),
         metadata={**passage.metadata, **{key: value for key, value in named.items() if value}},
         excluded_llm_metadata_keys=own,
         excluded_embed_metadata_keys=own,
     )
     if document := passage.metadata.get("doc_id"):
         node.relationships[NodeRelationship.SOURCE] = RelatedNodeInfo(node_id=str(document))
-    score = passage.rank_score if candidate is None else candidate.total
     return NodeWithScore(node=node, score=score)
 
 
+def _number(place: object) -> int | None:
+    """Where a passage begins or ends; metadata of others may mean something else by the name."""
+    return place if isinstance(place, int) else None
+
+
 def to_passage(scored: NodeWithScore) -> Passage:
-    """A node, of whatever retriever, as a passage."""
+    """A node, of whatever retriever, as a passage that `to_node` gives back as it was."""
     metadata = dict(scored.node.metadata)
     return Passage(
         id=scored.node.node_id,
@@ -47,6 +61,7 @@ def to_passage(scored: NodeWithScore) -> Passage:
         source=str(metadata.pop("source", None) or metadata.get("file_path", "")),
         metadata=metadata,
         retrieval_score=scored.score,
+        origin=scored.node,
     )
 
 

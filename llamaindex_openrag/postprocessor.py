@@ -14,7 +14,7 @@ from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import NodeWithScore, QueryBundle
 from llama_index_instrumentation import get_dispatcher
 
-from llamaindex_openrag.nodes import to_passage
+from llamaindex_openrag.nodes import to_node, to_passage
 from openrag_core import Passage, QuestionError, Reranker
 from openrag_core.steps import Call, Steps, arun, run
 
@@ -63,12 +63,10 @@ class OpenRAGPostprocessor(BaseNodePostprocessor):
         if not nodes:
             return []
         passages = [to_passage(one) for one in nodes]
-        pairs = zip(passages, nodes, strict=True)
-        known = {p.key: one.node for p, one in pairs}
         ranked: list[list[Passage]] = yield Call(
             self.reranker, "rerank", ([query.query_str], [passages], self.top_n)
         )
-        scored = [NodeWithScore(node=known[p.key], score=p.rerank_score) for p in ranked[0]]
+        scored = list(map(to_node, ranked[0]))
         least = self.min_score
         return [one for one in scored if least is None or one.get_score() >= least]
 

@@ -110,7 +110,7 @@ class OpenRAGQueryEngine(BaseQueryEngine):
         additional: Sequence[NodeWithScore] | None,
     ) -> Run:
         callbacks = StageCallbacks(self.callback_manager, query, self.rag, nodes)
-        response = GrowingResponse(nodes, additional or ())
+        response = GrowingResponse(additional or ())
         passages = [to_passage(node) for node in nodes]
         return Run(self.rag, query.query_str, callbacks, response, passages)
 

@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 from llama_index.core.base.response.schema import Response
-from llama_index.core.schema import BaseNode, NodeWithScore
+from llama_index.core.schema import NodeWithScore
 
-from llamaindex_openrag.nodes import to_node, to_passage
-from openrag_core import Answer, Candidate, Passage
+from llamaindex_openrag.nodes import to_node
+from openrag_core import Answer, Candidate
 from openrag_core.events import AnswerEvent, ContextEvent, Event, GateEvent, TokenEvent, rest_of
 
-_Known = Mapping[tuple[str, str], BaseNode]
-"""By the keys of the passages that were made from them."""
 
-
-def to_response(answer: Answer, known: Sequence[NodeWithScore] = ()) -> Response:
+def to_response(answer: Answer) -> Response:
     """An answer as a response.
 
     Args:
         answer: Whose passages become the source nodes: those that were read, the answer's own
             first, each with the score of the best answer that was written from it.
-        known: Nodes that passages were made from; they are given back as they are.
     """
-    growing = GrowingResponse(known)
+    growing = GrowingResponse()
     growing.hear(AnswerEvent(0, answer))
     return Response(answer.text, growing.source_nodes, growing.metadata)
 
@@ -34,20 +30,14 @@ class GrowingResponse:
     """What a response holds while the pipeline goes on; the lists are filled in place.
 
     Args:
-        known: As in `to_response`.
         additional: Nodes that are only handed on.
     """
 
-    def __init__(
-        self,
-        known: Sequence[NodeWithScore] = (),
-        additional: Sequence[NodeWithScore] = (),
-    ) -> None:
+    def __init__(self, additional: Sequence[NodeWithScore] = ()) -> None:
         self.source_nodes: list[NodeWithScore] = []
         self.metadata: dict[str, Any] = {}
         self.text = ""
         self.sources_known = False
-        self._known = {to_passage(one).key: one.node for one in known}
         self._additional = list(additional)
 
     def hear(self, event: Event) -> str:
@@ -57,11 +47,11 @@ class GrowingResponse:
             case GateEvent(decision=decision):
                 self.metadata["gate"] = asdict(decision)
             case ContextEvent():
-                self._show([_scored(p, p.rank_score, self._known) for p in event.passages])
+                self._show(list(map(to_node, event.passages)))
             case TokenEvent(text=new):
                 self.sources_known = True
             case AnswerEvent(answer=answer):
-                self._show(_sources(answer, self._known))
+                self._show(_sources(answer))
                 self.metadata.update(_metadata(answer))
                 new = rest_of(answer.text, self.text)
         self.text += new
@@ -72,16 +62,12 @@ class GrowingResponse:
         self.source_nodes[:] = [*nodes, *self._additional]
 
 
-def _sources(answer: Answer, known: _Known) -> list[NodeWithScore]:
+def _sources(answer: Answer) -> list[NodeWithScore]:
     nodes: dict[tuple[str, str], NodeWithScore] = {}
     for candidate in answer.candidates:
         for passage in candidate.evidence:
-            nodes.setdefault(passage.key, _scored(passage, candidate.total, known))
+            nodes.setdefault(passage.key, to_node(passage, candidate))
     return list(nodes.values())
-
-
-def _scored(passage: Passage, score: float | None, known: _Known) -> NodeWithScore:
-    return NodeWithScore(node=known.get(passage.key) or to_node(passage).node, score=score)
 
 
 def _metadata(answer: Answer) -> dict[str, Any]:

@@ -150,4 +150,4 @@ class OpenRAGWorkflow(Workflow):
                     case AnswerEvent(answer=answer):
                         if rest := rest_of(answer.text, shown):
                             ctx.write_event_to_stream(TextEvent(text=rest))
-        return StopEvent(result=to_response(replace(answer, draft=ev.draft), ev.nodes))
+        return StopEvent(result=to_response(replace(answer, draft=ev.draft)))

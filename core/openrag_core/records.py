@@ -8,7 +8,7 @@ A stage makes a new record and never edits the last one. Log-probabilities are n
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from math import exp
 from statistics import fmean
 from typing import Any, Literal
@@ -96,6 +96,8 @@ class Passage:
     """Given by the retriever; higher is better, comparable within one result list only."""
     rerank_score: float | None = None
     """Given by the reranker; higher is better, comparable between questions."""
+    origin: object | None = field(default=None, compare=False, repr=False)
+    """What a framework knows it by, to be handed back as it came."""
 
     @property
     def key(self) -> tuple[str, str]:
@@ -111,6 +113,10 @@ class Passage:
     def rank_score(self) -> float | None:
         """Score of the last stage that ranked this passage."""
         return self.retrieval_score if self.rerank_score is None else self.rerank_score
+
+    def to_dict(self) -> dict[str, Any]:
+        """Its fields as plain values, but for the origin; metadata stays as it came."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "origin"}
 
 
 Evidence = Sequence[Passage]
@@ -204,13 +210,13 @@ class Answer:
             "probability": self.probability,
             "gate": asdict(self.decision),
             "draft": self.draft and {"text": self.draft.text, "complete": self.draft.complete},
-            "sources": [asdict(passage) for passage in self.sources],
+            "sources": [passage.to_dict() for passage in self.sources],
             "candidates": [
                 {
                     "text": candidate.text,
                     "total": candidate.total,
                     "score": asdict(candidate.score),
-                    "passages": [asdict(passage) for passage in candidate.evidence],
+                    "passages": [passage.to_dict() for passage in candidate.evidence],
                     "truncated": candidate.written.truncated,
                 }
                 for candidate in self.candidates

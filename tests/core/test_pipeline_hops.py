@@ -1,6 +1,7 @@
 """core/openrag_core/pipeline.py: answers from chains of passages."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import inf, log
 
 import pytest
@@ -12,6 +13,7 @@ from openrag_core import (
     Token,
 )
 from openrag_core.records import Evidence, Hops
+from openrag_core.retrieval import MultihopRetriever
 from tests.core.test_pipeline import BRIDGE, FERRY, TOWER, rag
 from tests.fakes import FakeGenerator, FakeReranker, FakeRetriever, reflected
 
@@ -107,3 +109,25 @@ def test_chains_are_held_against_the_minimum_of_who_scored_them() -> None:
     judged.reranker = reranker  # type: ignore[attr-defined]
     assert OpenRAG(FakeGenerator(), judged, hops=2).minima.relevance == 0.5
     assert chained(FakeGenerator(), reranker=reranker).minima.relevance == 0.5
+
+
+def test_passages_without_text_are_never_read() -> None:
+    """The bundled model finds an empty one relevant, and answers from it."""
+    empty = [replace(BRIDGE, text=text) for text in ("", " \n")]
+    reranker = FakeReranker({"bridge": 0.9, "ferry": 0.8, "tower": 0.7})
+    found = [*empty, FERRY]
+    for pipeline in (
+        OpenRAG(FakeGenerator(), FakeRetriever(found), top_k=3),
+        OpenRAG(FakeGenerator(), FakeRetriever(found), reranker, top_k=1),
+    ):
+        for answer in (pipeline.answer("When?"), pipeline.answer_from("When?", found)):
+            assert len(answer.candidates) == 1
+            assert [p.id for p in answer.sources] == ["ferry"]
+        assert [p.id for p in pipeline.retrieve("When?")] == ["ferry"]
+        nothing = pipeline.answer_from("When?", empty)
+        assert nothing.abstained
+        assert nothing.candidates == ()
+    chains = OpenRAG(FakeGenerator(), FakeChains(found), hops=2, top_k=2).answer("When?")
+    assert [p.id for p in chains.sources] == ["ferry", "tower"]
+    retriever = MultihopRetriever(FakeRetriever(found))
+    assert retriever.extend(["When?"], [[(FERRY,)]], 5) == [[(FERRY,)]]

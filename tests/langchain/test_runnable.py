@@ -138,13 +138,15 @@ def test_a_batch_is_one_batch(runnable: OpenRAGRunnable, generator: FakeGenerato
 async def test_a_bad_question_spoils_no_other(
     runnable: OpenRAGRunnable, generator: FakeGenerator
 ) -> None:
-    values: list[RunnableInput] = ["a", " ", {"text": "?"}, "b"]
+    nameless = [("user", "When?"), ("tool", "1893")]
+    values: list[RunnableInput] = ["a", " ", {"text": "?"}, nameless, "b"]
     for outputs in (
         runnable.batch(values, return_exceptions=True),
         await runnable.abatch(values, return_exceptions=True),
     ):
-        assert all(isinstance(output, QuestionError) for output in outputs[1:3])
-        assert [outputs[n]["answer"] for n in (0, 3)] == ["1893", "1893"]
+        assert all(isinstance(output, QuestionError) for output in outputs[1:4])
+        assert "has no tool_call_id" in str(outputs[3])
+        assert [outputs[n]["answer"] for n in (0, 4)] == ["1893", "1893"]
     assert generator.calls[0] == ("write", ("a", "b"))
     with pytest.raises(QuestionError):
         runnable.batch(values)

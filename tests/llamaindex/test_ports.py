@@ -14,19 +14,27 @@ from llama_index.core.base.llms.types import LLMMetadata
 from llama_index.core.llms import MockLLM
 from llama_index.core.postprocessor import SimilarityPostprocessor
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
-from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
+from llama_index.core.schema import (
+    IndexNode,
+    NodeRelationship,
+    NodeWithScore,
+    QueryBundle,
+    RelatedNodeInfo,
+    TextNode,
+)
 
 from llamaindex_openrag import (
     LlamaIndexChat,
     LlamaIndexReranker,
     LlamaIndexRetriever,
     OpenRAGQueryEngine,
+    OpenRAGWorkflow,
 )
 from openrag_core import ConfigError, Gate, Generator, OpenRAG, Passage, Reranker, Retriever
 from openrag_core.chat_generator import ChatGenerator
 from openrag_core.condenser import ChatCondenser
 from openrag_core.conversation import Conversation, Message
-from tests.fakes import FakeGenerator, FakeRetriever
+from tests.fakes import FakeGenerator, FakeReranker, FakeRetriever
 from tests.llamaindex.fakes import BRIDGE, FERRY, ScriptedLLM
 
 NODES = [
@@ -83,6 +91,41 @@ def test_its_nodes_come_back_as_sources() -> None:
     assert str(response) == "1953"
     assert [node.node_id for node in response.source_nodes] == ["t1", "t2"]
     assert response.source_nodes[0].node.metadata.items() >= NODES[0].node.metadata.items()
+
+
+class Wide(BaseRetriever):
+    """Finds what is no plain text node, with everything that a node can know."""
+
+    nodes: list[NodeWithScore]
+
+    def __init__(self) -> None:
+        super().__init__()
+        node = IndexNode(
+            id_="i1",
+            text="1953",
+            index_id="x",
+            extra_info={"secret": 1, "title": "A"},
+            excluded_llm_metadata_keys=["secret"],
+            relationships={NodeRelationship.SOURCE: RelatedNodeInfo(node_id="d1")},
+        )
+        self.nodes = [NodeWithScore(node=node, score=0.4)]
+
+    def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
+        del query_bundle
+        return self.nodes
+
+
+async def test_a_retrievers_nodes_come_back_as_they_were() -> None:
+    retriever = Wide()
+    rag = OpenRAG(FakeGenerator(), LlamaIndexRetriever(retriever), FakeReranker({"i1": 0.9}))
+    engine, streaming = (OpenRAGQueryEngine(rag, streaming=streams) for streams in (False, True))
+    responses = [engine.query("When?"), await engine.aquery("When?"), streaming.query("When?")]
+    responses.append(await OpenRAGWorkflow(rag).run(question="When?"))
+    found = [engine.retrieve(QueryBundle("When?")), *(one.source_nodes for one in responses)]
+    for (one,) in found:
+        assert one.node is retriever.nodes[0].node
+    assert [one.score for (one,) in found[:1]] == [0.9]
+    assert "origin" not in rag.answer("When?").to_dict()["sources"][0]
 
 
 class Reversed(BaseNodePostprocessor):
