@@ -100,6 +100,12 @@ class OpenRAGQueryEngine(BaseQueryEngine):
         return response
 
     def _asking(self, query: QueryBundle) -> Run:
+        if query.custom_embedding_strs not in (None, [query.query_str]):
+            raise ConfigError(
+                "a query transform gives other texts to search with, and the pipeline searches "
+                "with the question: transform what its retriever gets, "
+                "LlamaIndexRetriever(TransformRetriever(OpenRAGRetriever(index), transform))"
+            )
         callbacks = StageCallbacks(self.callback_manager, query, self.rag)
         return Run(self.rag, query.query_str, callbacks, GrowingResponse())
 

@@ -86,7 +86,8 @@ class OpenRAGRetriever(BaseRetriever):
         top_k = self.similarity_top_k  # which may have been set since
         if self._reranker is not None:
             top_k = max(top_k, self._fetch_k)
-        arguments: tuple[object, ...] = ([query_bundle.query_str], top_k)
+        searched = "\n".join(query_bundle.embedding_strs)  # the question, or what a transform made
+        arguments: tuple[object, ...] = ([searched], top_k)
         if self._options is not None:
             arguments = (*arguments, self._options)
         found: list[list[Passage]] = yield Call(self._retriever, "retrieve", arguments)

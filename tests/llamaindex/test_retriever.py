@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pytest
 from llama_index.core import Document, MockEmbedding
@@ -13,8 +14,11 @@ from llama_index.core.callbacks import (
     EventPayload,
     LlamaDebugHandler,
 )
+from llama_index.core.indices.query.query_transform.base import BaseQueryTransform
 from llama_index.core.llms import MockLLM
-from llama_index.core.query_engine import RetrieverQueryEngine
+from llama_index.core.prompts.mixin import PromptDictType
+from llama_index.core.query_engine import RetrieverQueryEngine, TransformQueryEngine
+from llama_index.core.retrievers import TransformRetriever
 from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
 from llama_index.core.tools import RetrieverTool
 from llama_index.core.vector_stores import (
@@ -28,13 +32,23 @@ from qdrant_client import QdrantClient
 
 from llamaindex_openrag import (
     EmbeddingEncoder,
+    LlamaIndexRetriever,
     OpenRAGPostprocessor,
+    OpenRAGQueryEngine,
     OpenRAGRetriever,
     from_documents,
 )
-from openrag_core import ConfigError, Field, FilterError, Passage, QuestionError, SearchOptions
+from openrag_core import (
+    ConfigError,
+    Field,
+    FilterError,
+    OpenRAG,
+    Passage,
+    QuestionError,
+    SearchOptions,
+)
 from openrag_core.retrieval import PassageIndex, ServerStore
-from tests.fakes import FakeReranker, FakeRetriever
+from tests.fakes import FakeGenerator, FakeReranker, FakeRetriever
 from tests.llamaindex.fakes import BRIDGE, FERRY
 from tests.llamaindex.test_callbacks import Listener, listener  # noqa: F401
 
@@ -71,6 +85,32 @@ async def test_it_finds_the_nearest_nodes(index: PassageIndex) -> None:
         assert nodes[0].node.metadata["year"] == 1893
         assert nodes[0].node.metadata["source"] == "a.md"
         assert nodes[0].get_score() > 0
+
+
+class Hypothetical(BaseQueryTransform):
+    """As HyDE: searched is what an answer might look like."""
+
+    def _get_prompts(self) -> PromptDictType:
+        return {}
+
+    def _update_prompts(self, prompts_dict: PromptDictType) -> None:
+        del prompts_dict
+
+    def _run(self, query_bundle: QueryBundle, metadata: dict[str, Any]) -> QueryBundle:
+        del metadata
+        texts = ["The ferry takes an hour.", query_bundle.query_str]
+        return QueryBundle(query_bundle.query_str, custom_embedding_strs=texts)
+
+
+def test_what_a_query_transform_made_is_searched_with(index: PassageIndex) -> None:
+    retriever = TransformRetriever(OpenRAGRetriever(index, similarity_top_k=1), Hypothetical())
+    (found,) = retriever.retrieve("How long?")
+    assert found.text == "The ferry takes 25 minutes."
+    rag = OpenRAG(FakeGenerator(), LlamaIndexRetriever(retriever))
+    assert str(OpenRAGQueryEngine(rag).query("How long?")) == found.text
+    refused = TransformQueryEngine(OpenRAGQueryEngine(rag), Hypothetical())
+    with pytest.raises(ConfigError, match=r"LlamaIndexRetriever\(TransformRetriever\("):
+        refused.query("How long?")
 
 
 async def test_filters_and_options_are_joined(index: PassageIndex) -> None:
