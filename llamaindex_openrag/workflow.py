@@ -10,6 +10,7 @@ from llama_index.core.base.llms.types import ChatMessage
 from llama_index.core.bridge.pydantic import Field
 from llama_index.core.schema import NodeWithScore
 from llama_index.core.workflow import Context, Event, StartEvent, StopEvent, Workflow, step
+from workflows.handler import WorkflowHandler
 
 from llamaindex_openrag.messages import to_history
 from llamaindex_openrag.nodes import to_node, to_passage
@@ -102,6 +103,21 @@ class OpenRAGWorkflow(Workflow):
                 "them: use OpenRAGQueryEngine, or hops=1"
             )
         self.rag = rag
+
+    def run(
+        self, ctx: Context | None = None, start_event: StartEvent | None = None, **given: Any
+    ) -> WorkflowHandler:
+        """Answer a question, in an event loop; see `QuestionEvent` for what it takes.
+
+        Raises:
+            ConfigError: There is no question, another input, or an event that no step waits for.
+        """
+        if start_event is not None and not isinstance(start_event, self.start_event_class):
+            raise ConfigError(
+                f"no step waits for a {type(start_event).__name__}: give question=..., or a "
+                f"{self.start_event_class.__name__}"
+            )
+        return super().run(ctx, start_event, **given)
 
     @step
     async def decide(self, ctx: Context, ev: QuestionEvent) -> DecidedEvent:

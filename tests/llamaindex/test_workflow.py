@@ -106,6 +106,12 @@ async def test_other_inputs_are_refused(given: dict[str, Any]) -> None:
         OpenRAGWorkflow(bridges()).run(**given)
 
 
+async def test_an_event_that_no_step_waits_for_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"waits for a StartEvent: give .* or a QuestionEvent"):
+        OpenRAGWorkflow(bridges()).run(start_event=StartEvent())
+    assert str(await OpenRAGWorkflow(bridges()).run(start_event=QuestionEvent(query="When?")))
+
+
 async def test_questions_that_cannot_be_answered_are_refused() -> None:
     with pytest.raises(QuestionError, match="empty"):
         await OpenRAGWorkflow(bridges()).run(question=" ")
