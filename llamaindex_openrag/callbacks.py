@@ -9,6 +9,10 @@ from llama_index.core.base.llms.types import CompletionResponse
 from llama_index.core.base.response.schema import Response
 from llama_index.core.callbacks import CallbackManager, CBEventType, EventPayload
 from llama_index.core.callbacks.base import EventContext
+from llama_index.core.instrumentation.events.llm import (
+    LLMCompletionEndEvent,
+    LLMCompletionStartEvent,
+)
 from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRankStartEvent
 from llama_index.core.instrumentation.events.retrieval import (
     RetrievalEndEvent,
@@ -58,6 +62,7 @@ class StageCallbacks:
         self._query = query
         self._top_n = len(nodes) or rag.top_k
         self._model_name = type(rag.reranker).__name__
+        self._generator_name = type(rag.generator).__name__
         self._nodes = list(nodes)
         self._open: dict[str, EventContext] = {}
 
@@ -105,6 +110,14 @@ class StageCallbacks:
             dispatcher.event(SynthesizeStartEvent(query=self._query))
             asked: dict[str, Any] = {EventPayload.QUERY_STR: self._query.query_str}
             self._begin("synthesize", CBEventType.SYNTHESIZE, asked)
+        if _TYPES[stage] is CBEventType.LLM:  # within the synthesis
+            dispatcher.event(
+                LLMCompletionStartEvent(
+                    prompt=self._query.query_str,
+                    additional_kwargs={},
+                    model_dict={"model_name": self._generator_name},
+                )
+            )
         self._begin(stage, _TYPES[stage], payload)
 
     def _end(self, event: StageEnded) -> None:
@@ -122,8 +135,9 @@ class StageCallbacks:
                 dispatcher.event(ReRankEndEvent(nodes=self._nodes))
                 payload[EventPayload.NODES] = self._nodes
             case _:
-                payload[EventPayload.PROMPT] = self._query.query_str
-                payload[EventPayload.COMPLETION] = CompletionResponse(text=_text(result))
+                prompt, completion = self._query.query_str, CompletionResponse(text=_text(result))
+                dispatcher.event(LLMCompletionEndEvent(prompt=prompt, response=completion))
+                payload |= {EventPayload.PROMPT: prompt, EventPayload.COMPLETION: completion}
         self._close(event.stage, payload)
 
     def _begin(self, name: str, type_: CBEventType, payload: dict[str, Any]) -> None:

@@ -222,6 +222,8 @@ def test_the_instrumentation_hears_the_same(recorder: Recorder, listener: Listen
         "ReRankStartEvent",
         "ReRankEndEvent",
         "SynthesizeStartEvent",
+        "LLMCompletionStartEvent",
+        "LLMCompletionEndEvent",
         "SynthesizeEndEvent",
         "QueryEndEvent",
     ]
@@ -229,5 +231,8 @@ def test_the_instrumentation_hears_the_same(recorder: Recorder, listener: Listen
     assert [n.node_id for n in heard["RetrievalEndEvent"].nodes] == ["f1", "b1"]
     assert heard["ReRankStartEvent"].model_name == "FakeReranker"
     assert [n.node_id for n in heard["ReRankEndEvent"].nodes] == ["b1", "f1"]
+    assert heard["LLMCompletionStartEvent"].prompt == "When?"
+    assert heard["LLMCompletionStartEvent"].model_dict == {"model_name": "FakeGenerator"}
+    assert heard["LLMCompletionEndEvent"].response.text == "1893\n\n1912"
     assert heard["SynthesizeEndEvent"].response == response
     assert len({event.span_id for event in listener.heard[1:-1]}) == 1
