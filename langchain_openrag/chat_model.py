@@ -17,7 +17,14 @@ from langchain_core.language_models import BaseChatModel, LangSmithParams
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
-from pydantic import ConfigDict, Field, PrivateAttr, SkipValidation, field_validator
+from pydantic import (
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SkipValidation,
+    field_validator,
+    model_validator,
+)
 
 from openrag_core import ConfigError, Generator, Message, QuestionError
 from openrag_core.conversation import Reply, Role
@@ -27,6 +34,8 @@ from openrag_core.records import Token
 from openrag_core.weights import BUNDLED
 
 _ROLES: dict[str, Role] = {"system": "system", "human": "user", "ai": "assistant"}
+_OF_SERVICES = {"api_key", "base_url", "max_retries", "streaming", "timeout"}
+"""Standard parameters that say nothing to a model of this process."""
 _NO_TOOLS = (
     "ChatOpenRAG calls no tools and writes no JSON: give it to an agent as a tool "
     "(langchain_openrag.create_openrag_tool), and have another chat model call it"
@@ -56,6 +65,17 @@ class ChatOpenRAG(BaseChatModel):
     model_config = ConfigDict(arbitrary_types_allowed=True)
     _lock: Any = PrivateAttr(default_factory=Lock)
     _unnamed: str = PrivateAttr(default_factory=lambda: f"unnamed {uuid4().hex}")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_names(cls, given: dict[str, Any]) -> dict[str, Any]:
+        aliases = {field.alias for field in cls.model_fields.values()}
+        if unknown := given.keys() - cls.model_fields.keys() - aliases - _OF_SERVICES:
+            raise ValueError(
+                f"ChatOpenRAG does not know {', '.join(sorted(unknown))}: it takes model, "
+                "generator, max_tokens, stop, logprobs, and what every chat model takes"
+            )
+        return given
 
     @field_validator("temperature")
     @classmethod

@@ -161,6 +161,9 @@ def test_what_it_cannot_do_is_refused(chat: ChatOpenRAG) -> None:
         chat.invoke(ASKED, top_p=0.5)
     with pytest.raises(ValidationError, match="decoding is greedy"):
         ChatOpenRAG(temperature=0.7)
+    with pytest.raises(ValidationError, match="ChatOpenRAG does not know model_name"):
+        ChatOpenRAG(model_name="mine")  # type: ignore[call-arg]
+    assert ChatOpenRAG(timeout=3, max_retries=2, name="chat").name == "chat"  # type: ignore[call-arg]
     with pytest.raises(QuestionError, match="type 'tool'"):
         chat.invoke([ToolMessage("1", tool_call_id="1")])
     picture = HumanMessage([{"type": "image_url", "image_url": {"url": "https://x/y.png"}}])
