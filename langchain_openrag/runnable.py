@@ -23,6 +23,7 @@ from langchain_openrag.tool import create_openrag_tool
 from langchain_openrag.tracing import Tracing, at_once
 from openrag_core import (
     Answer,
+    Filter,
     Gate,
     OpenRAG,
     Question,
@@ -33,6 +34,8 @@ from openrag_core.build import check_pipeline
 from openrag_core.conversation import check_questions, question_of
 from openrag_core.errors import IndexLockedError, IndexMismatchError, IndexNotFoundError
 from openrag_core.events import AnswerEvent
+from openrag_core.filters import from_dict
+from openrag_core.ports import narrowed
 from openrag_core.records import GateMode
 
 RunnableInput = str | dict[str, Any] | list[Any] | BaseMessage | PromptValue
@@ -62,6 +65,8 @@ class OpenRAGRunnable(RunnableSerializable[RunnableInput, RunnableOutput]):
     """Passages that answers are written from, in place of the pipeline's; >= 1."""
     weights: ScoreWeights | None = None
     """Of the scores, in place of the pipeline's."""
+    filter: SkipValidation[Filter] | dict[str, Any] | None = None
+    """Only passages of which it holds are found, and those of the pipeline's own filter."""
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
 
@@ -199,7 +204,8 @@ class OpenRAGRunnable(RunnableSerializable[RunnableInput, RunnableOutput]):
         """The pipeline with what is set here.
 
         Raises:
-            ConfigError: A value is outside its range.
+            ConfigError: A value is outside its range, or the retriever takes no filter.
+            FilterError: A dict is no filter.
         """
         changes: dict[str, Any] = {}
         if self.gate is not None or self.threshold is not None:
@@ -215,6 +221,9 @@ class OpenRAGRunnable(RunnableSerializable[RunnableInput, RunnableOutput]):
             changes |= {"top_k": self.top_k, "fetch_k": fetch_k}
         if self.weights is not None:
             changes["weights"] = self.weights
+        if self.filter not in (None, {}):
+            asked = from_dict(self.filter) if isinstance(self.filter, dict) else self.filter
+            changes["retriever"] = narrowed(self.rag.retriever, asked)
         return replace(self.rag, **changes) if changes else self.rag
 
     def _invoke(self, value: object, config: RunnableConfig) -> RunnableOutput:

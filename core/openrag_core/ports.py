@@ -14,6 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar, runtime_checkable
 
+from openrag_core.errors import ConfigError
+from openrag_core.filters import Filter
 from openrag_core.records import Draft, Evidence, Passage, Token, Written
 from openrag_core.search import SearchOptions
 
@@ -118,6 +120,29 @@ class SearchRetriever(Retriever, Protocol):
     ) -> list[list[Passage]]:
         """The passages nearest to each question, best first, at most `top_k` each."""
         ...
+
+
+@runtime_checkable
+class NarrowableRetriever(Retriever, Protocol):
+    """One of which there are views that find some of its passages only."""
+
+    def narrowed(self, filter_: Filter) -> Retriever:
+        """A view in which only passages are found of which the filter holds too."""
+        ...
+
+
+def narrowed(retriever: Retriever, filter_: Filter) -> Retriever:
+    """The retriever's view through a filter.
+
+    Raises:
+        ConfigError: It has none.
+    """
+    if not isinstance(retriever, NarrowableRetriever):
+        raise ConfigError(
+            f"{type(retriever).__name__} takes no filter: give a PassageIndex or a "
+            "QdrantCollection, or set the filter where the retriever was made"
+        )
+    return retriever.narrowed(filter_)
 
 
 @runtime_checkable

@@ -4,11 +4,17 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
+import pytest
 from langchain_core.callbacks import BaseCallbackHandler, UsageMetadataCallbackHandler
 from langchain_core.documents import BaseDocumentCompressor, Document
 from langchain_core.language_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage
-from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
+from langchain_core.runnables import (
+    ConfigurableField,
+    Runnable,
+    RunnableConfig,
+    RunnableLambda,
+)
 
 from langchain_openrag import (
     LangChainChat,
@@ -16,8 +22,10 @@ from langchain_openrag import (
     LangChainRetriever,
     OpenRAGRunnable,
 )
+from langchain_openrag.runnable import RunnableInput
 from langchain_openrag.tracing import inner_configs
-from openrag_core import ChatGenerator, Draft, Gate, OpenRAG, Passage
+from openrag_core import ChatGenerator, ConfigError, Draft, Gate, OpenRAG, Passage
+from openrag_core.retrieval import PassageIndex
 from tests.fakes import FakeGenerator, FakeRetriever, tokens
 
 USERS: list[RunnableConfig] = [{"configurable": {"user": name}} for name in ("Ana", "Ben")]
@@ -40,6 +48,23 @@ async def test_each_question_of_a_batch_is_searched_with_its_own_fields() -> Non
         assert await _given(runnable, USERS) == [["Ana", "Ben"]] * 2
         assert await _given(runnable, USERS[1]) == [["Ben", "Ben"]] * 2
     assert inner_configs(1) is None
+
+
+async def test_each_question_may_have_a_filter_of_its_own(documents_index: PassageIndex) -> None:
+    rag = OpenRAGRunnable(rag=OpenRAG(FakeGenerator(), documents_index, top_k=3))
+    flexible = rag.configurable_fields(filter=ConfigurableField(id="filter"))
+    titles = ("Velora Bridge", "Keth Lighthouse > Keepers")
+    configs = [RunnableConfig(configurable={"filter": {"title": title}}) for title in titles]
+    inputs: list[RunnableInput] = ["Who opened the bridge?"] * 2
+    outputs = flexible.batch(inputs, configs), await flexible.abatch(inputs, configs)
+    for own in outputs:
+        found = [{document.metadata["title"] for document in one["context"]} for one in own]
+        assert found == [{title} for title in titles]
+    open_ = {document.metadata["title"] for document in rag.invoke(inputs[0])["context"]}
+    assert len(open_) > 1
+    closed = OpenRAGRunnable(rag=OpenRAG(FakeGenerator(), FakeRetriever([])), filter={"title": "x"})
+    with pytest.raises(ConfigError, match="FakeRetriever takes no filter"):
+        closed.invoke("When?")
 
 
 async def test_questions_with_the_same_fields_stay_together() -> None:

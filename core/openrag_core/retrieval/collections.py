@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import replace
-from typing import Any
+from typing import Any, Self
 
 from qdrant_client import models
 
 from openrag_core.errors import ConfigError, IndexMismatchError
-from openrag_core.filters import map_conditions
+from openrag_core.filters import Filter, map_conditions
 from openrag_core.records import Passage
 from openrag_core.retrieval.encoders import DenseEncoder
 from openrag_core.retrieval.layouts import find_layout
@@ -88,6 +89,12 @@ class QdrantCollection:
     def local(self) -> bool:
         """Whether it is in this process, so that asking in vain costs nothing."""
         return self.store.local
+
+    def narrowed(self, filter_: Filter) -> Self:
+        """As of a `PassageIndex`."""
+        view = copy(self)
+        view.options = self.options.narrowed(filter_)
+        return view
 
     def retrieve(
         self, questions: Sequence[str], top_k: int, options: SearchOptions | None = None

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from openrag_core.errors import IndexMismatchError, IndexNotFoundError, PassageIndexError
 from openrag_core.filters import Field, Filter
@@ -91,6 +92,15 @@ class PassageIndex:
     def local(self) -> bool:
         """Whether it is in this process, so that asking in vain costs nothing."""
         return self.store.local
+
+    def narrowed(self, filter_: Filter) -> Self:
+        """A view of the same index in which only passages are found of which the filter holds too.
+
+        Closing either closes both. Options of a call take the place of the view's, as always.
+        """
+        view = copy(self)
+        view.options = self.options.narrowed(filter_)
+        return view
 
     def retrieve(
         self, questions: Sequence[str], top_k: int, options: SearchOptions | None = None

@@ -12,14 +12,17 @@ reads the chain as one text, both orders are joined by the same reciprocal ranks
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from itertools import chain as joined
 from itertools import count, islice
+from typing import Self
 
 import regex
 
 from openrag_core.errors import ConfigError
-from openrag_core.ports import Reranker, Retriever, SearchRetriever
+from openrag_core.filters import Filter
+from openrag_core.ports import Reranker, Retriever, SearchRetriever, narrowed
 from openrag_core.records import Evidence, Passage
 from openrag_core.search import SearchOptions
 from openrag_core.steps import Call, Steps, arun, run
@@ -97,6 +100,16 @@ class MultihopRetriever:
     def local(self) -> bool:
         """Whether the retriever is in this process."""
         return bool(getattr(self._retriever, "local", False))
+
+    def narrowed(self, filter_: Filter) -> Self:
+        """As of a `PassageIndex`: in every hop.
+
+        Raises:
+            ConfigError: The retriever takes no filters.
+        """
+        view = copy(self)
+        view._retriever = narrowed(self._retriever, filter_)
+        return view
 
     def retrieve(
         self, questions: Sequence[str], top_k: int, options: SearchOptions | None = None

@@ -120,6 +120,23 @@ def test_filters_reach_the_retriever_of_the_first_hop(encoder: LetterEncoder) ->
         MultihopRetriever(WordRetriever()).retrieve(["ferry"], 5, options)
 
 
+async def test_a_narrowed_view_finds_less_in_every_hop(encoder: LetterEncoder) -> None:
+    index = PassageIndex(ServerStore(QdrantClient(":memory:"), "x"), encoder)
+    texts = {"1": "A ferry.", "2": "A ship.", "3": "A boat."}
+    index.add_documents([document_from_text(text, id_) for id_, text in texts.items()])
+    dry = index.narrowed(Field("doc_id").is_in(["2", "3"]))
+    assert {p.text for p in dry.retrieve(["ferry"], 5)[0]} == {"A ship.", "A boat."}
+    assert {p.text for p in (await index.aretrieve(["ferry"], 5))[0]} == set(texts.values())
+    twice = dry.narrowed(Field("doc_id").is_in(["1", "2"]))
+    assert [p.text for p in (await twice.aretrieve(["ferry"], 5))[0]] == ["A ship."]
+    multihop = MultihopRetriever(index)
+    (chains,) = multihop.narrowed(Field("doc_id").is_in(["2", "3"])).chains(["ferry"], 9)
+    assert {p.text for chain in chains for p in chain} == {"A ship.", "A boat."}
+    assert len(multihop.chains(["ferry"], 9)[0]) > len(chains)
+    with pytest.raises(ConfigError, match="WordRetriever takes no filter: give a PassageIndex"):
+        MultihopRetriever(WordRetriever()).narrowed(Field("doc_id") == "2")
+
+
 async def test_event_loops_find_the_same() -> None:
     multihop = MultihopRetriever(WordRetriever())
     found = await multihop.aretrieve([QUESTION], 8)
