@@ -35,8 +35,6 @@ def to_node(passage: Passage, candidate: Candidate | None = None) -> NodeWithSco
     node = TextNode(
         id_=passage.id,
         text=passage.text,
-        start_char_idx=_number(passage.metadata.get("start")),
-        end_char_idx=_number(passage.metadata.get("end")),
         metadata={**passage.metadata, **{key: value for key, value in named.items() if value}},
         excluded_llm_metadata_keys=own,
         excluded_embed_metadata_keys=own,
@@ -44,11 +42,6 @@ def to_node(passage: Passage, candidate: Candidate | None = None) -> NodeWithSco
     if document := passage.metadata.get("doc_id"):
         node.relationships[NodeRelationship.SOURCE] = RelatedNodeInfo(node_id=str(document))
     return NodeWithScore(node=node, score=score)
-
-
-def _number(place: object) -> int | None:
-    """Where a passage begins or ends; metadata of others may mean something else by the name."""
-    return place if isinstance(place, int) else None
 
 
 def to_passage(scored: NodeWithScore) -> Passage:

@@ -11,6 +11,7 @@ from openrag_core.retrieval.chunking import Chunk
 from openrag_core.retrieval.documents import Document
 
 _OWN = ("text", "title", "source")  # fields of a passage; the others are its metadata
+_IDENTITY = ("doc_id", "tenant")
 FIELDS = (
     *_OWN,
     *("page", "start", "end", "doc_id", "chunk", "content_hash", "created_at", "tenant"),
@@ -86,15 +87,20 @@ def readable_by_others(id_: str, payload: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def to_passage(id_: str, payload: Mapping[str, Any], score: float | None) -> Passage:
-    """What is stored, as the pipeline knows it: position and document's metadata in one."""
+    """What is stored, as the pipeline knows it: position and document's metadata in one.
+
+    Where a document brought a field of the same name, such as the time when it was created, its own
+    is shown; what it is known by stays ours.
+    """
     position = {
         key: payload[key] for key in FIELDS if key not in _OWN and payload.get(key) is not None
     }
+    identity = {key: position[key] for key in _IDENTITY if key in position}
     return Passage(
         id=id_,
         text=payload["text"],
         title=payload["title"],
         source=payload["source"],
-        metadata={**(payload.get("metadata") or {}), **position},
+        metadata={**position, **(payload.get("metadata") or {}), **identity},
         retrieval_score=score,
     )
