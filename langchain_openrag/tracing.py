@@ -7,11 +7,18 @@ from contextvars import ContextVar
 from inspect import isawaitable
 from typing import Any, Self, TypeVar
 
-from langchain_core.outputs import Generation, LLMResult
+from langchain_core.outputs import Generation, GenerationChunk, LLMResult
 from langchain_core.runnables import RunnableConfig
 
 from langchain_openrag.documents import to_document
-from openrag_core.events import CondensedEvent, Event, Stage, StageEnded, StageStarted
+from openrag_core.events import (
+    CondensedEvent,
+    Event,
+    Stage,
+    StageEnded,
+    StageStarted,
+    TokenEvent,
+)
 from openrag_core.records import Draft, Passage, Written
 
 _Result = TypeVar("_Result")
@@ -54,6 +61,8 @@ class Tracing:
         match event:
             case CondensedEvent(question, text):
                 self._questions[question] = text
+            case TokenEvent(question, text):
+                await self._show(question, text)
             case StageStarted(stage, questions):
                 _asked.set([self._configs[row] for row in questions])
                 for row in questions:
@@ -87,6 +96,11 @@ class Tracing:
             name = "on_retriever_error" if stage in _RETRIEVING else "on_llm_error"
             await _done(getattr(run, name)(error))
         self._open.clear()
+
+    async def _show(self, question: int, text: str) -> None:
+        """What is open of the question writes the text."""
+        for run in (run for (_, row), run in self._open.items() if row == question):
+            await _done(run.on_llm_new_token(text, chunk=GenerationChunk(text=text)))
 
     async def _begin(self, stage: Stage, row: int) -> Any:  # noqa: ANN401  (of either kind)
         child: Any = self._configs[row]["callbacks"]

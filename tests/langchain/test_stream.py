@@ -25,7 +25,14 @@ from openrag_core import (
     ScoreWeights,
     Token,
 )
-from tests.fakes import FakeGenerator, FakeReranker, FakeRetriever, reflected, tokens
+from tests.fakes import (
+    FakeGenerator,
+    FakeReranker,
+    FakeRetriever,
+    FakeStreamingGenerator,
+    reflected,
+    tokens,
+)
 
 BRIDGE = Passage(id="b1", text="1893", title="Bridge", source="b.md", retrieval_score=0.5)
 FERRY = Passage(id="f1", text="1912", title="Ferry", source="f.md", retrieval_score=0.4)
@@ -182,6 +189,18 @@ async def test_events_of_astream_events_nest_the_stages() -> None:
         ("on_chain_end", "OpenRAGRunnable"),
     ]
     assert all(event["parent_ids"] == [root] for event in events if event["run_id"] != root)
+
+
+async def test_events_of_astream_events_tell_the_text_as_it_is_written() -> None:
+    answers = {"b1": tuple(Token(text, -0.1) for text in ("opened ", "in ", "1893"))}
+    generator = FakeStreamingGenerator(answers=answers)
+    runnable = OpenRAGRunnable(rag=OpenRAG(generator, FakeRetriever([BRIDGE])))
+    written = [
+        (event["name"], event["data"]["chunk"].text)
+        async for event in runnable.astream_events("When?", version="v2")
+        if event["event"] == "on_llm_stream"
+    ]
+    assert written == [("write", "opened "), ("write", "in "), ("write", "1893")]
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
