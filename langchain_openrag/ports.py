@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from hashlib import sha256
 
@@ -11,7 +12,7 @@ from langchain_core.callbacks import Callbacks
 from langchain_core.documents import BaseDocumentCompressor, Document
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
-from langchain_core.runnables import Runnable, RunnableBinding, RunnableConfig
+from langchain_core.runnables import Runnable, RunnableBinding, RunnableConfig, ensure_config
 
 from langchain_openrag.documents import to_passage
 from langchain_openrag.tracing import inner_configs
@@ -39,12 +40,14 @@ class LangChainRetriever:
 
     def retrieve(self, questions: Sequence[str], top_k: int) -> list[list[Passage]]:
         """The documents that it finds for each question, as passages."""
-        found = self._retriever.batch(list(questions), inner_configs(len(questions)))
+        with inner_configs(len(questions)) as configs:
+            found = self._retriever.batch(list(questions), configs)
         return [_passages(own, top_k) for own in found]
 
     async def aretrieve(self, questions: Sequence[str], top_k: int) -> list[list[Passage]]:
         """The same; the event loop goes on."""
-        found = await self._retriever.abatch(list(questions), inner_configs(len(questions)))
+        with inner_configs(len(questions)) as configs:
+            found = await self._retriever.abatch(list(questions), configs)
         return [_passages(own, top_k) for own in found]
 
 
@@ -65,12 +68,11 @@ class LangChainReranker:
         self, questions: Sequence[str], passages: Sequence[Sequence[Passage]], top_k: int
     ) -> list[list[Passage]]:
         """The `top_k` best passages of each question, best first."""
-        ranked = [
-            self._compressor.compress_documents(_placed(own), question, callbacks) if own else []
-            for question, own, callbacks in zip(
-                questions, passages, _callbacks(len(questions)), strict=True
-            )
-        ]
+        with _callbacks(len(questions)) as callbacks:
+            ranked = [
+                self._compressor.compress_documents(_placed(own), question, heard) if own else []
+                for question, own, heard in zip(questions, passages, callbacks, strict=True)
+            ]
         return [_ranked(*pair, top_k) for pair in zip(passages, ranked, strict=True)]
 
     async def arerank(
@@ -79,14 +81,14 @@ class LangChainReranker:
         """The same; the event loop goes on."""
 
         async def compress(
-            question: str, own: Sequence[Passage], callbacks: Callbacks
+            question: str, own: Sequence[Passage], heard: Callbacks
         ) -> Sequence[Document]:
             if not own:
                 return []
-            return await self._compressor.acompress_documents(_placed(own), question, callbacks)
+            return await self._compressor.acompress_documents(_placed(own), question, heard)
 
-        callbacks = _callbacks(len(questions))
-        ranked = await asyncio.gather(*map(compress, questions, passages, callbacks))
+        with _callbacks(len(questions)) as callbacks:
+            ranked = await asyncio.gather(*map(compress, questions, passages, callbacks))
         return [_ranked(*pair, top_k) for pair in zip(passages, ranked, strict=True)]
 
 
@@ -114,12 +116,15 @@ class LangChainChat:
     def reply(self, conversations: Sequence[Sequence[Message]]) -> list[Reply]:
         """One reply to each conversation."""
         messages = [_messages(one) for one in conversations]
-        return [_reply(one) for one in self._model.batch(messages, _unseen(len(messages)))]  # type: ignore[arg-type]
+        with _unseen(len(messages)) as configs:
+            replies = self._model.batch(messages, configs)  # type: ignore[arg-type]
+        return [_reply(one) for one in replies]
 
     async def areply(self, conversations: Sequence[Sequence[Message]]) -> list[Reply]:
         """The same; the event loop goes on."""
         messages = [_messages(one) for one in conversations]
-        replies = await self._model.abatch(messages, _unseen(len(messages)))  # type: ignore[arg-type]
+        with _unseen(len(messages)) as configs:
+            replies = await self._model.abatch(messages, configs)  # type: ignore[arg-type]
         return [_reply(one) for one in replies]
 
 
@@ -129,14 +134,16 @@ def _model_name(model: BaseChatModel, **settings: object) -> str:
     return f"{model._llm_type} {digest}"
 
 
-def _callbacks(number: int) -> list[Callbacks]:
-    configs = inner_configs(number)
-    return [None] * number if configs is None else [one["callbacks"] for one in configs]
+@contextmanager
+def _callbacks(number: int) -> Iterator[list[Callbacks]]:
+    with inner_configs(number) as configs:
+        yield [ensure_config(one)["callbacks"] for one in configs]
 
 
-def _unseen(number: int) -> list[RunnableConfig]:
-    configs = inner_configs(number) or [RunnableConfig()] * number
-    return [{**one, "tags": [*(one.get("tags") or ()), *_UNSEEN]} for one in configs]
+@contextmanager
+def _unseen(number: int) -> Iterator[list[RunnableConfig]]:
+    with inner_configs(number) as configs:
+        yield [{**one, "tags": [*(one.get("tags") or ()), *_UNSEEN]} for one in configs]
 
 
 def _passages(documents: Sequence[Document], top_k: int) -> list[Passage]:

@@ -10,14 +10,15 @@ from langchain_core.callbacks import (
 )
 from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever
+from langchain_core.runnables import RunnableConfig
 from pydantic import ConfigDict, Field, SkipValidation, field_validator
 
 from langchain_openrag.documents import to_document
+from langchain_openrag.tracing import asking
 from openrag_core import Filter, OpenRAG, Reranker, Retriever, SearchOptions
 from openrag_core.build import check_pipeline
 from openrag_core.conversation import check_questions
 from openrag_core.errors import ConfigError
-from openrag_core.filters import from_dict
 from openrag_core.ports import SearchRetriever
 from openrag_core.steps import Call, Steps, arun, run
 
@@ -94,7 +95,7 @@ class OpenRAGRetriever(BaseRetriever):
             )
         options = self.options or self.index.options
         for one in filters:
-            options = options.narrowed(from_dict(one) if isinstance(one, dict) else one)
+            options = options.narrowed(one)
         return options
 
 
@@ -114,20 +115,20 @@ class AdaptiveRetriever(BaseRetriever):
     def _get_relevant_documents(
         self, query: str, *, run_manager: CallbackManagerForRetrieverRun, **unknown: Any
     ) -> list[Document]:
-        del run_manager
         _refuse(unknown)
-        decision, _ = self.rag.decide(query)
-        return [to_document(p) for p in self.rag.retrieve(query)] if decision.retrieve else []
+        with asking([RunnableConfig(callbacks=run_manager.get_child())]):
+            decision, _ = self.rag.decide(query)
+            found = self.rag.retrieve(query) if decision.retrieve else []
+        return list(map(to_document, found))
 
     async def _aget_relevant_documents(
         self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun, **unknown: Any
     ) -> list[Document]:
-        del run_manager
         _refuse(unknown)
-        decision, _ = await self.rag.adecide(query)
-        if not decision.retrieve:
-            return []
-        return [to_document(passage) for passage in await self.rag.aretrieve(query)]
+        with asking([RunnableConfig(callbacks=run_manager.get_child())]):
+            decision, _ = await self.rag.adecide(query)
+            found = await self.rag.aretrieve(query) if decision.retrieve else []
+        return list(map(to_document, found))
 
 
 def _refuse(unknown: dict[str, Any]) -> None:

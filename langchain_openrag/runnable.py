@@ -13,7 +13,6 @@ from typing import Any
 from langchain_core.messages import BaseMessage
 from langchain_core.prompt_values import PromptValue
 from langchain_core.runnables import RunnableConfig, RunnableSerializable
-from langchain_core.runnables.config import get_config_list
 from langchain_core.tools import BaseTool
 from pydantic import ConfigDict, SkipValidation, field_validator
 
@@ -34,7 +33,6 @@ from openrag_core.build import check_pipeline
 from openrag_core.conversation import check_questions, question_of
 from openrag_core.errors import IndexLockedError, IndexMismatchError, IndexNotFoundError
 from openrag_core.events import AnswerEvent
-from openrag_core.filters import from_dict
 from openrag_core.ports import narrowed
 from openrag_core.records import GateMode
 
@@ -112,7 +110,7 @@ class OpenRAGRunnable(RunnableSerializable[RunnableInput, RunnableOutput]):
         **kwargs: Any,
     ) -> list[RunnableOutput]:
         """Answer several questions together; one by one where they are configured differently."""
-        if _differ(config, len(inputs)):
+        if _differ(config):
             return super().batch(inputs, config, return_exceptions=return_exceptions, **kwargs)
         return self._batch_with_config(
             self._batch,  # type: ignore[arg-type]
@@ -131,7 +129,7 @@ class OpenRAGRunnable(RunnableSerializable[RunnableInput, RunnableOutput]):
         **kwargs: Any,
     ) -> list[RunnableOutput]:
         """As `batch`; the event loop goes on."""
-        if _differ(config, len(inputs)):
+        if _differ(config):
             return await super().abatch(
                 inputs, config, return_exceptions=return_exceptions, **kwargs
             )
@@ -221,9 +219,8 @@ class OpenRAGRunnable(RunnableSerializable[RunnableInput, RunnableOutput]):
             changes |= {"top_k": self.top_k, "fetch_k": fetch_k}
         if self.weights is not None:
             changes["weights"] = self.weights
-        if self.filter not in (None, {}):
-            asked = from_dict(self.filter) if isinstance(self.filter, dict) else self.filter
-            changes["retriever"] = narrowed(self.rag.retriever, asked)
+        if self.filter:
+            changes["retriever"] = narrowed(self.rag.retriever, self.filter)
         return replace(self.rag, **changes) if changes else self.rag
 
     def _invoke(self, value: object, config: RunnableConfig) -> RunnableOutput:
@@ -312,10 +309,15 @@ def _tracing(configs: Sequence[RunnableConfig], questions: Sequence[Question]) -
     return Tracing(configs, [question_of(question) for question in questions])
 
 
-def _differ(config: RunnableConfig | Sequence[RunnableConfig] | None, number: int) -> bool:
+def _differ(config: RunnableConfig | Sequence[RunnableConfig] | None) -> bool:
     """Whether configurable fields, of whatever part, are set differently."""
-    fields = [one.get("configurable") for one in get_config_list(config, number)]
-    return any(one != fields[0] for one in fields)
+    if not isinstance(config, Sequence):
+        return False
+    fields = [one.get("configurable") for one in config]
+    try:
+        return any(one != fields[0] for one in fields)
+    except Exception:  # of values that cannot be compared
+        return True
 
 
 def _parted(

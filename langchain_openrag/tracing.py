@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from inspect import isawaitable
 from typing import Any, Self, TypeVar
@@ -20,6 +21,7 @@ from openrag_core.events import (
     TokenEvent,
 )
 from openrag_core.records import Draft, Passage, Written
+from openrag_core.steps import owners
 
 _Result = TypeVar("_Result")
 _RETRIEVING = ("retrieve", "rerank", "hops")
@@ -27,20 +29,39 @@ _asked: ContextVar[Sequence[RunnableConfig]] = ContextVar("asked", default=())
 """Configs of the questions that the pipeline is at, in their order."""
 
 
-def inner_configs(number: int) -> list[RunnableConfig] | None:
-    """Configs for the parts of the pipeline that are LangChain's own, as children of its runs.
+@contextmanager
+def inner_configs(number: int) -> Iterator[list[RunnableConfig]]:
+    """Configs for a part of the pipeline that is LangChain's own, as a child of its runs.
+
+    While the part runs, they are hidden: a pipeline within it has a config of its own.
 
     Args:
-        number: Of what a part is asked at once. Where it is not one for each question, the parts
-            are told the first question's config; those of one batch are configured alike.
+        number: Of what the part is asked at once.
 
-    Returns:
-        So many; None outside of a run.
+    Yields:
+        So many, each of the question for which something is asked; empty ones outside of a run, or
+        where nobody knows which is whose.
     """
-    configs = list(_asked.get())
-    if not configs:
-        return None
-    return configs if len(configs) == number else configs[:1] * number
+    configs, places = list(_asked.get()), owners()
+    if len(configs) == 1:
+        configs *= number
+    elif places and max(places) < len(configs):
+        configs = [configs[place] for place in places]
+    hidden = _asked.set(())
+    try:
+        yield configs if len(configs) == number else [RunnableConfig()] * number
+    finally:
+        _asked.reset(hidden)
+
+
+@contextmanager
+def asking(configs: Sequence[RunnableConfig]) -> Iterator[None]:
+    """Tell the parts of a pipeline whose configs they work under."""
+    before = _asked.set(configs)
+    try:
+        yield
+    finally:
+        _asked.reset(before)
 
 
 class Tracing:
@@ -55,6 +76,7 @@ class Tracing:
         self._configs = configs
         self._questions = list(questions)
         self._open: dict[tuple[Stage, int], Any] = {}
+        self._before: Sequence[RunnableConfig] = ()
 
     async def tell(self, event: Event) -> None:
         """Begin or end the runs that an event speaks of."""
@@ -74,11 +96,12 @@ class Tracing:
 
     def __enter__(self) -> Self:
         """What is open when an error passes ends as failed."""
+        self._before = _asked.get()  # no token: a stream may be closed in another context
         _asked.set(self._configs)
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        _asked.set(())
+        _asked.set(self._before)
         if error is not None:
             at_once(self._fail(error))
 
@@ -87,7 +110,7 @@ class Tracing:
         return self.__enter__()
 
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        _asked.set(())
+        _asked.set(self._before)
         if error is not None:
             await self._fail(error)
 

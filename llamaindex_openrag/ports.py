@@ -74,7 +74,7 @@ class LlamaIndexReranker:
         """
         pairs = zip(questions, passages, strict=True)
         ranked = [
-            self._postprocessor.postprocess_nodes(list(map(to_node, own)), QueryBundle(question))
+            self._postprocessor.postprocess_nodes(list(map(_copied, own)), QueryBundle(question))
             for question, own in pairs
         ]
         return [self._ranked(*pair, top_k) for pair in zip(passages, ranked, strict=True)]
@@ -86,7 +86,7 @@ class LlamaIndexReranker:
         ranked = await asyncio.gather(
             *(
                 self._postprocessor.apostprocess_nodes(
-                    list(map(to_node, own)), QueryBundle(question)
+                    list(map(_copied, own)), QueryBundle(question)
                 )
                 for question, own in zip(questions, passages, strict=True)
             )
@@ -110,6 +110,11 @@ class LlamaIndexReranker:
             )
             for one in best
         ]
+
+
+def _copied(passage: Passage) -> NodeWithScore:
+    """A node that a postprocessor may change, as some do, without changing the retriever's."""
+    return to_node(passage).model_copy(deep=True)
 
 
 class LlamaIndexChat:

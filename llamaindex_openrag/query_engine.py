@@ -100,12 +100,7 @@ class OpenRAGQueryEngine(BaseQueryEngine):
         return response
 
     def _asking(self, query: QueryBundle) -> Run:
-        if query.custom_embedding_strs not in (None, [query.query_str]):
-            raise ConfigError(
-                "a query transform gives other texts to search with, and the pipeline searches "
-                "with the question: transform what its retriever gets, "
-                "LlamaIndexRetriever(TransformRetriever(OpenRAGRetriever(index), transform))"
-            )
+        _check_transformed(query)
         callbacks = StageCallbacks(self.callback_manager, query, self.rag)
         return Run(self.rag, query.query_str, callbacks, GrowingResponse())
 
@@ -126,6 +121,7 @@ class OpenRAGQueryEngine(BaseQueryEngine):
 
     @contextmanager
     def _retrieving(self, query: QueryBundle) -> Iterator[list[Passage]]:
+        _check_transformed(query)
         callbacks = StageCallbacks(self.callback_manager, query, self.rag)
         started = perf_counter()
         callbacks.hear(StageStarted("retrieve", (0,)))
@@ -149,3 +145,12 @@ class OpenRAGQueryEngine(BaseQueryEngine):
                 f"there is no prompt {', '.join(map(repr, prompts_dict))}, and none that can be "
                 "changed: an Open-RAG model is asked in the layout that it was trained on"
             )
+
+
+def _check_transformed(query: QueryBundle) -> None:
+    if query.custom_embedding_strs not in (None, [query.query_str]):
+        raise ConfigError(
+            "a query transform gives other texts to search with, and the pipeline searches "
+            "with the question: transform what its retriever gets, "
+            "LlamaIndexRetriever(TransformRetriever(OpenRAGRetriever(index), transform))"
+        )

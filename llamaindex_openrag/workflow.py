@@ -112,7 +112,7 @@ class OpenRAGWorkflow(Workflow):
         Raises:
             ConfigError: There is no question, another input, or an event that no step waits for.
         """
-        if start_event is not None and not isinstance(start_event, self.start_event_class):
+        if start_event is not None and type(start_event) is not self.start_event_class:
             raise ConfigError(
                 f"no step waits for a {type(start_event).__name__}: give question=..., or a "
                 f"{self.start_event_class.__name__}"

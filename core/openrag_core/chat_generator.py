@@ -85,7 +85,8 @@ class ChatGenerator:
             for question, own in zip(questions, evidence, strict=True)
             for one in own
         ]
-        replies: list[Reply] = yield Call(self._chat, "reply", (prompts,))
+        owners = [place for place, own in enumerate(evidence) for _ in own]
+        replies: list[Reply] = yield Call(self._chat, "reply", (prompts,), owners)
         rest = iter(replies)
         return [[_written(one, next(rest)) for one in own] for own in evidence]
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar, runtime_checkable
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 from openrag_core.errors import ConfigError
 from openrag_core.filters import Filter
@@ -126,12 +126,12 @@ class SearchRetriever(Retriever, Protocol):
 class NarrowableRetriever(Retriever, Protocol):
     """One of which there are views that find some of its passages only."""
 
-    def narrowed(self, filter_: Filter) -> Retriever:
+    def narrowed(self, filter_: Filter | Mapping[str, Any]) -> Retriever:
         """A view in which only passages are found of which the filter holds too."""
         ...
 
 
-def narrowed(retriever: Retriever, filter_: Filter) -> Retriever:
+def narrowed(retriever: Retriever, filter_: Filter | Mapping[str, Any]) -> Retriever:
     """The retriever's view through a filter.
 
     Raises:

@@ -97,7 +97,7 @@ class Passage:
     rerank_score: float | None = None
     """Given by the reranker; higher is better, comparable between questions."""
     origin: object | None = field(default=None, compare=False, repr=False)
-    """What a framework knows it by, to be handed back as it came."""
+    """What a framework knows it by, to be handed back as it came; `to_dict` leaves it out."""
 
     @property
     def key(self) -> tuple[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
@@ -67,9 +68,10 @@ class SearchOptions:
                 "min_score has no meaning for fused scores: set mode to dense or sparse with it"
             )
 
-    def narrowed(self, filter_: Filter) -> SearchOptions:
+    def narrowed(self, filter_: Filter | Mapping[str, Any]) -> SearchOptions:
         """The same, of passages only of which the filter holds too."""
-        return replace(self, filter=filter_ if self.filter is None else self.filter & filter_)
+        further = from_dict(filter_) if isinstance(filter_, Mapping) else filter_
+        return replace(self, filter=further if self.filter is None else self.filter & further)
 
 
 def _read(given: Any) -> Filter | None:  # noqa: ANN401  (a user's)

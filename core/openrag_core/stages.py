@@ -308,7 +308,7 @@ class Stages:
         longer: Chains = yield from self._call(
             "hops", rows, self.rag.retriever, "extend", *arguments
         )
-        return longer
+        return [[chain for chain in own if _with_text(chain) == list(chain)] for own in longer]
 
     def _evidence(self, chains: Sequence[Evidence]) -> Sequence[Evidence]:
         if self.rag.evidence == "joint":

@@ -6,15 +6,16 @@ Its author writes a generator that yields what is to be done and gets back what 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import aclosing, closing
-from contextvars import copy_context
+from contextlib import aclosing, closing, contextmanager
+from contextvars import ContextVar, copy_context
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
 _Result = TypeVar("_Result")
+_owners: ContextVar[Sequence[int] | None] = ContextVar("owners", default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,8 @@ class Call:
     part: object
     method: str
     arguments: tuple[object, ...]
+    owners: Sequence[int] | None = None
+    """For which of the caller's questions each thing is asked, by places; None: one for each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,10 +137,25 @@ def _value(events: list[object]) -> Any:  # noqa: ANN401  (the steps' own)
     return last.value
 
 
+def owners() -> Sequence[int] | None:
+    """Of the call that this part is answering; see `Call`."""
+    return _owners.get()
+
+
+@contextmanager
+def _called(call: Call) -> Iterator[None]:
+    token = _owners.set(call.owners)
+    try:
+        yield
+    finally:
+        _owners.reset(token)
+
+
 def _take(step: Call | Start | Pending) -> object:
     match step:
         case Call(part, method, arguments):
-            return getattr(part, method)(*arguments)
+            with _called(step):
+                return getattr(part, method)(*arguments)
         case Start(steps):
             thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="openrag-ahead")
             try:
@@ -152,9 +170,10 @@ def _take(step: Call | Start | Pending) -> object:
 async def _atake(step: Call | Start | Pending) -> object:
     match step:
         case Call(part, method, arguments):
-            if twin := getattr(part, f"a{method}", None):
-                return await twin(*arguments)
-            return await asyncio.to_thread(getattr(part, method), *arguments)
+            with _called(step):
+                if twin := getattr(part, f"a{method}", None):
+                    return await twin(*arguments)
+                return await asyncio.to_thread(getattr(part, method), *arguments)
         case Start(steps):
             task = asyncio.create_task(arun(steps))
             task.add_done_callback(lambda done: done.cancelled() or done.exception())

@@ -129,5 +129,15 @@ def test_passages_without_text_are_never_read() -> None:
         assert nothing.candidates == ()
     chains = OpenRAG(FakeGenerator(), FakeChains(found), hops=2, top_k=2).answer("When?")
     assert [p.id for p in chains.sources] == ["ferry", "tower"]
+
+    class Blank(FakeChains):
+        def extend(
+            self, questions: Sequence[str], chains: Sequence[Sequence[Evidence]], top_k: int
+        ) -> Sequence[Sequence[Evidence]]:
+            longer = super().extend(questions, chains, top_k)
+            return [[(*own[0], empty[0]), *own] for own in longer]
+
+    blank = OpenRAG(FakeGenerator(), Blank([FERRY]), hops=2).answer("When?")
+    assert [p.id for c in blank.candidates for p in c.evidence] == ["ferry", "tower"]
     retriever = MultihopRetriever(FakeRetriever(found))
     assert retriever.extend(["When?"], [[(FERRY,)]], 5) == [[(FERRY,)]]

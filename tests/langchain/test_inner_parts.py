@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
+import numpy as np
 import pytest
 from langchain_core.callbacks import BaseCallbackHandler, UsageMetadataCallbackHandler
 from langchain_core.documents import BaseDocumentCompressor, Document
@@ -17,6 +18,7 @@ from langchain_core.runnables import (
 )
 
 from langchain_openrag import (
+    AdaptiveRetriever,
     LangChainChat,
     LangChainReranker,
     LangChainRetriever,
@@ -25,7 +27,7 @@ from langchain_openrag import (
 from langchain_openrag.runnable import RunnableInput
 from langchain_openrag.tracing import inner_configs
 from openrag_core import ChatGenerator, ConfigError, Draft, Gate, OpenRAG, Passage
-from openrag_core.retrieval import PassageIndex
+from openrag_core.retrieval import MultihopRetriever, PassageIndex
 from tests.fakes import FakeGenerator, FakeRetriever, tokens
 
 USERS: list[RunnableConfig] = [{"configurable": {"user": name}} for name in ("Ana", "Ben")]
@@ -47,7 +49,8 @@ async def test_each_question_of_a_batch_is_searched_with_its_own_fields() -> Non
     for runnable in (rag, RunnableLambda(lambda question: question) | rag):
         assert await _given(runnable, USERS) == [["Ana", "Ben"]] * 2
         assert await _given(runnable, USERS[1]) == [["Ben", "Ben"]] * 2
-    assert inner_configs(1) is None
+    with inner_configs(1) as configs:
+        assert configs == [{}]
 
 
 async def test_each_question_may_have_a_filter_of_its_own(documents_index: PassageIndex) -> None:
@@ -117,22 +120,77 @@ async def test_inner_runs_are_children_of_their_questions_run() -> None:
             assert questions[parent] == tags
 
 
-async def test_what_a_chat_model_uses_is_counted_in_a_batch_too() -> None:
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_what_a_chat_model_uses_is_counted_for_its_question(asynchronous: bool) -> None:
     usage = {"input_tokens": 3, "output_tokens": 1, "total_tokens": 4}
+    reply = AIMessage("1893", usage_metadata=usage, response_metadata={"model_name": "fake"})
+    says = GenericFakeChatModel(messages=iter([reply] * 9))
+    found = {"a": [Passage("p", "1893"), Passage("q", "1912")], "b": [], "c": [Passage("p", "?")]}
+    rag = OpenRAGRunnable(rag=OpenRAG(ChatGenerator(LangChainChat(says)), FakeRetriever(found)))
+    counts = [UsageMetadataCallbackHandler() for _ in found]
+    configs: list[RunnableConfig] = [{"callbacks": [one]} for one in counts]
+    inputs: list[RunnableInput] = list(found)
+    _ = await rag.abatch(inputs, configs) if asynchronous else rag.batch(inputs, configs)
+    told = [{name: one["total_tokens"] for name, one in c.usage_metadata.items()} for c in counts]
+    assert told == [{"fake": 8}, {}, {"fake": 4}]
 
-    def says() -> GenericFakeChatModel:
-        reply = AIMessage("1893", usage_metadata=usage, response_metadata={"model_name": "fake"})
-        return GenericFakeChatModel(messages=iter([reply] * 8))
 
-    passages = [Passage("p", "1893"), Passage("q", "1912")]
-    for asynchronous in (False, True):
-        rag = OpenRAGRunnable(
-            rag=OpenRAG(ChatGenerator(LangChainChat(says())), FakeRetriever(passages))
-        )
-        counted = UsageMetadataCallbackHandler()
-        config: RunnableConfig = {"callbacks": [counted]}
-        _ = await rag.abatch(["a", "b"], config) if asynchronous else rag.batch(["a", "b"], config)
-        assert counted.usage_metadata["fake"]["total_tokens"] == 4 * 4
+async def test_a_second_hop_is_searched_in_the_run_of_its_question() -> None:
+    documents = [Document("The Bridge.", id="b"), Document("The Ferry.", id="f")]
+    shelf = RunnableLambda[str, list[Document]](lambda _: documents).with_config(run_name="shelf")
+    multihop = MultihopRetriever(LangChainRetriever(shelf))
+    rag = OpenRAGRunnable(rag=OpenRAG(FakeGenerator(), multihop, hops=2))
+    family = Family()
+    configs: list[RunnableConfig] = [{"callbacks": [family], "tags": [tag]} for tag in "ab"]
+    rag.batch(["a", "b"], configs)
+    await rag.abatch(["a", "b"], configs)
+    assert [tags for name, _, tags in family.begun if name == "shelf"] == [
+        *(["a"], ["b"], ["a"], ["a"], ["b"], ["b"]) * 2
+    ]
+
+
+def test_a_pipeline_within_a_part_has_a_config_of_its_own() -> None:
+    inner = OpenRAG(FakeGenerator(), LangChainRetriever(RunnableLambda(_of_user)))
+
+    def nested(question: str) -> list[Document]:
+        return [Document(passage.text) for passage in inner.retrieve(question)]
+
+    bound = RunnableLambda(nested).with_config(configurable={"user": "Ben"})
+    outer = OpenRAGRunnable(rag=OpenRAG(FakeGenerator(), LangChainRetriever(bound)))
+    for config in (None, RunnableConfig(configurable={"tenant": 1})):
+        assert outer.invoke("When?", config)["answer"] == "Ben"
+    assert outer.invoke("When?", USERS[0])["answer"] == "Ana"  # as in any chain
+
+
+def test_a_batch_within_a_part_leaves_the_outer_configs() -> None:
+    by_user = LangChainRetriever(RunnableLambda(_of_user))
+    inner = OpenRAGRunnable(rag=OpenRAG(FakeGenerator(), FakeRetriever([Passage("p", "1893")])))
+
+    class Own:
+        def retrieve(self, questions: Sequence[str], top_k: int) -> list[list[Passage]]:
+            inner.batch(list(questions))
+            return by_user.retrieve(questions, top_k)
+
+    outer = OpenRAGRunnable(rag=OpenRAG(FakeGenerator(), Own()))
+    outputs = outer.batch(["When?", "Where?"], USERS[0])
+    assert [one["answer"] for one in outputs] == ["Ana", "Ana"]
+
+
+def test_fields_that_cannot_be_compared_are_different() -> None:
+    rag = OpenRAGRunnable(rag=OpenRAG(FakeGenerator(), FakeRetriever([Passage("p", "1893")])))
+    configs: list[RunnableConfig] = [{"configurable": {"v": np.zeros(2)}} for _ in range(2)]
+    assert [one["answer"] for one in rag.batch(["a", "b"], configs)] == ["1893", "1893"]
+
+
+async def test_an_adaptive_retrievers_parts_run_within_its_run() -> None:
+    shelf = RunnableLambda[str, list[Document]](lambda _: [Document("1893")])
+    named = LangChainRetriever(shelf.with_config(run_name="shelf"))
+    retriever = AdaptiveRetriever(rag=OpenRAG(FakeGenerator(), named))
+    family = Family()
+    retriever.invoke("When?", {"callbacks": [family]})
+    await retriever.ainvoke("When?", {"callbacks": [family]})
+    roots = [id_ for name, id_, _ in family.begun if name == "AdaptiveRetriever"]
+    assert [family.parents[id_] for name, id_, _ in family.begun if name == "shelf"] == roots
 
 
 class Listening(BaseDocumentCompressor):

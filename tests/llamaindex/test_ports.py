@@ -171,6 +171,26 @@ def test_what_a_postprocessor_makes_of_a_text_is_its_own_business() -> None:
     assert reranker.rerank(["When?"], [[passage]], 5) == [[replace(passage, rerank_score=0.2)]]
 
 
+class Cutting(BaseNodePostprocessor):
+    """Changes the nodes that it is given, as some of LlamaIndex's do."""
+
+    def _postprocess_nodes(
+        self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
+    ) -> list[NodeWithScore]:
+        del query_bundle
+        for one in nodes:
+            one.node.set_content("cut")
+        return nodes
+
+
+async def test_a_postprocessor_cannot_change_a_retrievers_nodes() -> None:
+    retriever = Wide()
+    reranker = LlamaIndexReranker(Cutting(), min_relevance=0.0)
+    rag = OpenRAG(FakeGenerator(), LlamaIndexRetriever(retriever), reranker)
+    for answer in (rag.answer("When?"), await rag.aanswer("When?")):
+        assert answer.text == retriever.nodes[0].text == "1953"
+
+
 def test_nodes_of_the_same_id_are_told_apart_by_their_texts() -> None:
     texts = [Passage("x", "first"), Passage("x", "one"), Passage("x", "two")]
     reranker = LlamaIndexReranker(Reversed(), min_relevance=0.5)

@@ -111,6 +111,8 @@ def test_what_a_query_transform_made_is_searched_with(index: PassageIndex) -> No
     refused = TransformQueryEngine(OpenRAGQueryEngine(rag), Hypothetical())
     with pytest.raises(ConfigError, match=r"LlamaIndexRetriever\(TransformRetriever\("):
         refused.query("How long?")
+    with pytest.raises(ConfigError, match=r"LlamaIndexRetriever\(TransformRetriever\("):
+        OpenRAGQueryEngine(rag).retrieve(QueryBundle("How long?", custom_embedding_strs=["hour"]))
 
 
 async def test_filters_and_options_are_joined(index: PassageIndex) -> None:

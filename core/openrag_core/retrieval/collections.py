@@ -90,7 +90,7 @@ class QdrantCollection:
         """Whether it is in this process, so that asking in vain costs nothing."""
         return self.store.local
 
-    def narrowed(self, filter_: Filter) -> Self:
+    def narrowed(self, filter_: Filter | Mapping[str, Any]) -> Self:
         """As of a `PassageIndex`."""
         view = copy(self)
         view.options = self.options.narrowed(filter_)

@@ -93,10 +93,11 @@ class PassageIndex:
         """Whether it is in this process, so that asking in vain costs nothing."""
         return self.store.local
 
-    def narrowed(self, filter_: Filter) -> Self:
+    def narrowed(self, filter_: Filter | Mapping[str, Any]) -> Self:
         """A view of the same index in which only passages are found of which the filter holds too.
 
-        Closing either closes both. Options of a call take the place of the view's, as always.
+        What is counted, listed and written is the whole index; closing either closes both. Options
+        of a call take the place of the view's, as always.
         """
         view = copy(self)
         view.options = self.options.narrowed(filter_)

@@ -11,12 +11,12 @@ reads the chain as one text, both orders are joined by the same reciprocal ranks
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from itertools import chain as joined
 from itertools import count, islice
-from typing import Self
+from typing import Any, Self
 
 import regex
 
@@ -101,7 +101,7 @@ class MultihopRetriever:
         """Whether the retriever is in this process."""
         return bool(getattr(self._retriever, "local", False))
 
-    def narrowed(self, filter_: Filter) -> Self:
+    def narrowed(self, filter_: Filter | Mapping[str, Any]) -> Self:
         """As of a `PassageIndex`: in every hop.
 
         Raises:
@@ -176,7 +176,11 @@ class MultihopRetriever:
         return [own[:top_k] for own in made]
 
     def _retrieve(
-        self, questions: Sequence[str], top_k: int, options: SearchOptions | None = None
+        self,
+        questions: Sequence[str],
+        top_k: int,
+        options: SearchOptions | None = None,
+        owners: Sequence[int] | None = None,
     ) -> Steps[list[list[Passage]]]:
         arguments: tuple[object, ...] = (questions, top_k)
         if options is not None:
@@ -186,7 +190,7 @@ class MultihopRetriever:
                     "them out"
                 )
             arguments = (*arguments, options)
-        found: list[list[Passage]] = yield Call(self._retriever, "retrieve", arguments)
+        found: list[list[Passage]] = yield Call(self._retriever, "retrieve", arguments, owners)
         return found
 
     def _extend(
@@ -201,7 +205,9 @@ class MultihopRetriever:
         if not asked:
             return kept
         longest = max(len(chain) for own in kept for chain in own)
-        found = iter((yield from self._retrieve(asked, self._fetch_k + longest)))
+        owners = [place for place, own in enumerate(kept) for _ in own]
+        lengthening = self._retrieve(asked, self._fetch_k + longest, owners=owners)
+        found = iter((yield from lengthening))
         longer = [_best([(c, next(found)) for c in own], self._fetch_k) for own in kept]
         if self._reranker is not None:
             longer = yield from self._reranked(self._reranker, questions, longer)

@@ -96,11 +96,13 @@ def to_passage(id_: str, payload: Mapping[str, Any], score: float | None) -> Pas
         key: payload[key] for key in FIELDS if key not in _OWN and payload.get(key) is not None
     }
     identity = {key: position[key] for key in _IDENTITY if key in position}
+    brought = payload.get("metadata") or {}
+    told = {k: value for k, value in brought.items() if value is not None or k not in position}
     return Passage(
         id=id_,
         text=payload["text"],
         title=payload["title"],
         source=payload["source"],
-        metadata={**position, **(payload.get("metadata") or {}), **identity},
+        metadata={**position, **told, **identity},
         retrieval_score=score,
     )

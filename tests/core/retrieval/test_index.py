@@ -49,10 +49,12 @@ def test_what_was_indexed_is_found(folder: Path, encoder: LetterEncoder) -> None
 def test_what_a_document_brought_is_shown_as_it_was(encoder: LetterEncoder) -> None:
     index = PassageIndex(memory(), encoder)
     brought = {"created_at": "1893-05-01", "start": 12.5, "doc_id": "other", "by": "Ana"}
-    index.add_documents([document_from_text("The bridge.", "b", metadata=brought)])
+    unknown = {"chunk": None, "year": None}
+    index.add_documents([document_from_text("The bridge.", "b", metadata={**brought, **unknown})])
     for field in (Field("metadata.created_at") == "1893-05-01", Field("doc_id") == "b"):
         ((found,),) = index.retrieve(["bridge"], 1, SearchOptions(filter=field))
         assert found.metadata.items() >= {**brought, "doc_id": "b", "chunk": 0, "end": 11}.items()
+        assert found.metadata["year"] is None
 
 
 def test_another_content_is_another_fingerprint(folder: Path, encoder: LetterEncoder) -> None:
