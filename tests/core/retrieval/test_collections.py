@@ -104,7 +104,9 @@ def opened(client: QdrantClient, **settings: Any) -> QdrantCollection:
     return QdrantCollection(ServerStore(client, "theirs"), **settings)
 
 
-def numbers(found: QdrantCollection, options: SearchOptions, top_k: int = 5) -> list[int]:
+def numbers(
+    found: QdrantCollection, options: SearchOptions | None = None, top_k: int = 5
+) -> list[int]:
     """Which of `TEXTS` were found for the question, by id."""
     return [UUID(p.id).int for p in found.retrieve([QUESTION], top_k, options)[0]]
 
@@ -145,6 +147,7 @@ def test_filters_name_our_fields(
     fill(client, layout=layout)
     found = opened(client, **KEYS.get(layout, {}))
     assert set(numbers(found, SearchOptions(filter=filter_))) == expected
+    assert set(numbers(found.narrowed(filter_))) == expected
 
 
 def test_both_kinds_of_vectors_are_searched_where_both_are(client: QdrantClient) -> None:
