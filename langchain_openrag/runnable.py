@@ -109,7 +109,7 @@ class OpenRAGRunnable(RunnableSerializable[RunnableInput, RunnableOutput]):
         return_exceptions: bool = False,
         **kwargs: Any,
     ) -> list[RunnableOutput]:
-        """Answer several questions together; one by one where they are configured differently."""
+        """Answer several questions together; each by itself where their fields differ."""
         if _differ(config):
             return super().batch(inputs, config, return_exceptions=return_exceptions, **kwargs)
         return self._batch_with_config(
