@@ -21,6 +21,7 @@ from llamaindex_openrag.ports import (  # noqa: E402
 from llamaindex_openrag.postprocessor import OpenRAGPostprocessor  # noqa: E402
 from llamaindex_openrag.query_engine import OpenRAGQueryEngine  # noqa: E402
 from llamaindex_openrag.retriever import OpenRAGRetriever  # noqa: E402
+from llamaindex_openrag.synthesizer import OpenRAGSynthesizer  # noqa: E402
 from llamaindex_openrag.workflow import (  # noqa: E402
     CandidateWrittenEvent,
     DecidedEvent,
@@ -42,6 +43,7 @@ __all__ = [
     "OpenRAGPostprocessor",
     "OpenRAGQueryEngine",
     "OpenRAGRetriever",
+    "OpenRAGSynthesizer",
     "OpenRAGWorkflow",
     "QuestionEvent",
     "RetrievedEvent",

@@ -11,19 +11,18 @@ from llama_index.core.base.base_query_engine import BaseQueryEngine
 from llama_index.core.base.response.schema import RESPONSE_TYPE
 from llama_index.core.callbacks import CallbackManager, CBEventType, EventPayload
 from llama_index.core.callbacks.base import EventContext
-from llama_index.core.prompts.mixin import PromptDictType, PromptMixinType
 from llama_index.core.schema import NodeWithScore, QueryBundle
 
 from llamaindex_openrag.callbacks import StageCallbacks
-from llamaindex_openrag.nodes import to_node, to_passage
-from llamaindex_openrag.response import GrowingResponse
+from llamaindex_openrag.fixed_prompts import FixedPrompts
+from llamaindex_openrag.nodes import to_node
 from llamaindex_openrag.run import Run
 from openrag_core import ConfigError, OpenRAG, Passage
 from openrag_core.build import check_pipeline
 from openrag_core.events import StageEnded, StageStarted
 
 
-class OpenRAGQueryEngine(BaseQueryEngine):
+class OpenRAGQueryEngine(FixedPrompts, BaseQueryEngine):
     """Answers questions with an `OpenRAG` pipeline; threads and event loops may share it.
 
     The response's `source_nodes` are the passages that were read, the answer's own first, with
@@ -101,8 +100,7 @@ class OpenRAGQueryEngine(BaseQueryEngine):
 
     def _asking(self, query: QueryBundle) -> Run:
         _check_transformed(query)
-        callbacks = StageCallbacks(self.callback_manager, query, self.rag)
-        return Run(self.rag, query.query_str, callbacks, GrowingResponse())
+        return Run.asking(self.rag, query, self.callback_manager)
 
     def _reading(
         self,
@@ -110,10 +108,7 @@ class OpenRAGQueryEngine(BaseQueryEngine):
         nodes: Sequence[NodeWithScore],
         additional: Sequence[NodeWithScore] | None,
     ) -> Run:
-        callbacks = StageCallbacks(self.callback_manager, query, self.rag, nodes)
-        response = GrowingResponse(additional or ())
-        passages = [to_passage(node) for node in nodes]
-        return Run(self.rag, query.query_str, callbacks, response, passages)
+        return Run.reading(self.rag, query, self.callback_manager, nodes, additional or ())
 
     def _event(self, query_bundle: QueryBundle) -> AbstractContextManager[EventContext]:
         payload: dict[str, Any] = {EventPayload.QUERY_STR: query_bundle.query_str}
@@ -132,19 +127,6 @@ class OpenRAGQueryEngine(BaseQueryEngine):
             callbacks.fail(error)
             raise
         callbacks.hear(StageEnded("retrieve", (0,), perf_counter() - started, (found,)))
-
-    def _get_prompt_modules(self) -> PromptMixinType:
-        return {}
-
-    def _get_prompts(self) -> PromptDictType:
-        return {}
-
-    def _update_prompts(self, prompts_dict: PromptDictType) -> None:
-        if prompts_dict:
-            raise ConfigError(
-                f"there is no prompt {', '.join(map(repr, prompts_dict))}, and none that can be "
-                "changed: an Open-RAG model is asked in the layout that it was trained on"
-            )
 
 
 def _check_transformed(query: QueryBundle) -> None:

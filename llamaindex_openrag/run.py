@@ -12,8 +12,11 @@ from llama_index.core.base.response.schema import (
     Response,
     StreamingResponse,
 )
+from llama_index.core.callbacks import CallbackManager
+from llama_index.core.schema import NodeWithScore, QueryBundle
 
 from llamaindex_openrag.callbacks import StageCallbacks
+from llamaindex_openrag.nodes import to_passage
 from llamaindex_openrag.response import GrowingResponse
 from openrag_core import OpenRAG, Passage
 from openrag_core.events import AnswerEvent, Event
@@ -29,6 +32,26 @@ class Run:
     response: GrowingResponse
     passages: Sequence[Passage] | None = None
     """That are already found: they are ranked and read, all of them; None to look for some."""
+
+    @classmethod
+    def asking(cls, rag: OpenRAG, query: QueryBundle, manager: CallbackManager) -> Run:
+        """A question to the whole pipeline."""
+        callbacks = StageCallbacks(manager, query, rag)
+        return cls(rag, query.query_str, callbacks, GrowingResponse())
+
+    @classmethod
+    def reading(
+        cls,
+        rag: OpenRAG,
+        query: QueryBundle,
+        manager: CallbackManager,
+        nodes: Sequence[NodeWithScore],
+        additional: Sequence[NodeWithScore],
+    ) -> Run:
+        """A question to nodes that are already found; the additional ones are only handed on."""
+        callbacks = StageCallbacks(manager, query, rag, nodes)
+        passages = list(map(to_passage, nodes))
+        return cls(rag, query.query_str, callbacks, GrowingResponse(additional), passages)
 
     def respond(self, streaming: bool) -> Response | StreamingResponse:
         """Answer; or, if it is to be streamed, go on until the source nodes are known."""
