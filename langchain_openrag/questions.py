@@ -1,4 +1,4 @@
-"""What chains and agents hand over, as a question, with the conversation that it was asked in."""
+"""What chains and agents hand over: a question, its conversation, and documents to be read."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from langchain_core.documents import Document
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, convert_to_messages
 from langchain_core.prompt_values import PromptValue
 
-from openrag_core import Conversation, Message, Question, QuestionError
+from langchain_openrag.documents import to_passage
+from openrag_core import Conversation, Message, Passage, Question, QuestionError
 
 QUESTION_KEYS = ("question", "input", "query")
 HISTORY_KEYS = ("chat_history", "history")
@@ -42,6 +44,29 @@ def to_question(value: object) -> Question:
     raise QuestionError(
         f"no question in what is {type(value).__name__}: give a string, dict or messages"
     )
+
+
+def to_passages(value: object, key: str) -> list[Passage]:
+    """The documents in what a chain hands over, as passages.
+
+    Args:
+        value: A dict with the documents, or a single one.
+        key: Under which they are.
+
+    Raises:
+        QuestionError: There are none under it; an empty list is one.
+    """
+    found = value.get(key) if isinstance(value, Mapping) else None
+    documents = [found] if isinstance(found, Document) else found
+    if not isinstance(documents, list | tuple) or not all(
+        isinstance(one, Document) for one in documents
+    ):
+        got = type(value).__name__ if found is None else f"{type(found).__name__} under {key!r}"
+        raise QuestionError(
+            f'no documents in what is {got}: give {{"question": ..., {key!r}: [Document, ...]}}, '
+            "as a retriever finds them and before they are made a text"
+        )
+    return list(map(to_passage, documents))
 
 
 def _of_keys(value: Mapping[str, Any]) -> Question:

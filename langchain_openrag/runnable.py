@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Generator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Sequence
 from contextlib import aclosing, closing
 from dataclasses import replace
 from functools import reduce
 from operator import add
-from typing import Any
+from typing import Any, Self
 
 from langchain_core.messages import BaseMessage
 from langchain_core.prompt_values import PromptValue
 from langchain_core.runnables import RunnableConfig, RunnableSerializable
 from langchain_core.tools import BaseTool
-from pydantic import ConfigDict, SkipValidation, field_validator
+from pydantic import ConfigDict, SkipValidation, field_validator, model_validator
 
+from langchain_openrag.batches import Outcome, differ, in_order, parted
 from langchain_openrag.output import Pieces, RunnableOutput, to_output
-from langchain_openrag.questions import to_question
+from langchain_openrag.questions import to_passages, to_question
 from langchain_openrag.tool import create_openrag_tool
 from langchain_openrag.tracing import Tracing, at_once
 from openrag_core import (
@@ -25,19 +26,19 @@ from openrag_core import (
     Filter,
     Gate,
     OpenRAG,
+    Passage,
     Question,
     QuestionError,
     ScoreWeights,
 )
 from openrag_core.build import check_pipeline
-from openrag_core.conversation import check_questions, question_of
+from openrag_core.conversation import question_of
 from openrag_core.errors import IndexLockedError, IndexMismatchError, IndexNotFoundError
-from openrag_core.events import AnswerEvent
+from openrag_core.events import AnswerEvent, Event
 from openrag_core.ports import narrowed
 from openrag_core.records import GateMode
 
 RunnableInput = str | dict[str, Any] | list[Any] | BaseMessage | PromptValue
-_Outcome = Answer | Exception
 _OF_ALL = (IndexNotFoundError, IndexMismatchError, IndexLockedError)
 """Errors that every question would meet."""
 
@@ -65,6 +66,9 @@ class OpenRAGRunnable(RunnableSerializable[RunnableInput, RunnableOutput]):
     """Of the scores, in place of the pipeline's."""
     filter: SkipValidation[Filter] | dict[str, Any] | None = None
     """Only passages of which it holds are found, and those of the pipeline's own filter."""
+    context_key: str | None = None
+    """Key of the input's documents, "context" in most chains, which are all ranked and read in
+    place of what the retriever would find; the gate is not asked either."""
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
 
@@ -72,6 +76,17 @@ class OpenRAGRunnable(RunnableSerializable[RunnableInput, RunnableOutput]):
     @classmethod
     def _check_rag(cls, rag: object) -> object:
         return check_pipeline(rag)
+
+    @model_validator(mode="after")
+    def _check_context_key(self) -> Self:
+        searching = ("gate", "threshold", "top_k", "filter")
+        given = [name for name in searching if getattr(self, name) not in (None, {})]
+        if self.context_key is not None and given:
+            raise ValueError(
+                f"{', '.join(given)} would do nothing: with context_key={self.context_key!r} the "
+                "documents of the input are read, all of them; leave one or the other out"
+            )
+        return self
 
     def as_tool(self, args_schema: Any = None, **kwargs: Any) -> BaseTool:  # noqa: ANN401
         """A tool that takes a question and keeps the sources; see `create_openrag_tool`."""
@@ -109,8 +124,11 @@ class OpenRAGRunnable(RunnableSerializable[RunnableInput, RunnableOutput]):
         return_exceptions: bool = False,
         **kwargs: Any,
     ) -> list[RunnableOutput]:
-        """Answer several questions together; each by itself where their fields differ."""
-        if _differ(config):
+        """Answer several questions together; each by itself where their fields differ.
+
+        With a `context_key` too, in threads whose work the model does together.
+        """
+        if differ(config) or self.context_key is not None:
             return super().batch(inputs, config, return_exceptions=return_exceptions, **kwargs)
         return self._batch_with_config(
             self._batch,  # type: ignore[arg-type]
@@ -129,7 +147,7 @@ class OpenRAGRunnable(RunnableSerializable[RunnableInput, RunnableOutput]):
         **kwargs: Any,
     ) -> list[RunnableOutput]:
         """As `batch`; the event loop goes on."""
-        if _differ(config):
+        if differ(config) or self.context_key is not None:
             return await super().abatch(
                 inputs, config, return_exceptions=return_exceptions, **kwargs
             )
@@ -224,30 +242,31 @@ class OpenRAGRunnable(RunnableSerializable[RunnableInput, RunnableOutput]):
         return replace(self.rag, **changes) if changes else self.rag
 
     def _invoke(self, value: object, config: RunnableConfig) -> RunnableOutput:
-        return to_output(self._answer([to_question(value)], [config])[0])
+        return to_output(self._answer([to_question(value)], [config], self._given(value))[0])
 
     async def _ainvoke(self, value: object, config: RunnableConfig) -> RunnableOutput:
-        return to_output((await self._aanswer([to_question(value)], [config]))[0])
+        answers = await self._aanswer([to_question(value)], [config], self._given(value))
+        return to_output(answers[0])
 
     def _batch(
         self, values: list[RunnableInput], config: list[RunnableConfig]
     ) -> list[RunnableOutput | Exception]:
         """Answer the good questions together; each bad one gets its own exception."""
-        asked, good, configs = _parted(values, config)
+        asked, good, configs = parted(values, config)
         try:
-            answers: Sequence[_Outcome] = self._answer(good, configs)
+            answers: Sequence[Outcome] = self._answer(good, configs)
         except _OF_ALL as error:
             answers = [error] * len(good)
         except Exception:  # of one of them, perhaps; the others are not to suffer
             answers = [self._alone(*pair) for pair in zip(good, configs, strict=True)]
-        return _in_order(asked, answers)
+        return in_order(asked, answers)
 
     async def _abatch(
         self, values: list[RunnableInput], config: list[RunnableConfig]
     ) -> list[RunnableOutput | Exception]:
-        asked, good, configs = _parted(values, config)
+        asked, good, configs = parted(values, config)
         try:
-            answers: Sequence[_Outcome | BaseException] = await self._aanswer(good, configs)
+            answers: Sequence[Outcome | BaseException] = await self._aanswer(good, configs)
         except _OF_ALL as error:
             answers = [error] * len(good)
         except Exception:  # of one of them, perhaps; the others are not to suffer
@@ -255,18 +274,27 @@ class OpenRAGRunnable(RunnableSerializable[RunnableInput, RunnableOutput]):
             alone = (self._aanswer([question], [own]) for question, own in pairs)
             outcomes = await asyncio.gather(*alone, return_exceptions=True)
             answers = [one[0] if isinstance(one, list) else one for one in outcomes]
-        return _in_order(asked, answers)
+        return in_order(asked, answers)
 
-    def _alone(self, question: Question, config: RunnableConfig) -> _Outcome:
+    def _alone(self, question: Question, config: RunnableConfig) -> Outcome:
         try:
             return self._answer([question], [config])[0]
         except Exception as error:  # of whatever part; it belongs to this question
             return error
 
-    def _answer(self, questions: list[Question], configs: Sequence[RunnableConfig]) -> list[Answer]:
+    def _given(self, value: object) -> list[Passage] | None:
+        """The passages that are to be read; None where the retriever is to find them."""
+        return None if self.context_key is None else to_passages(value, self.context_key)
+
+    def _answer(
+        self,
+        questions: list[Question],
+        configs: Sequence[RunnableConfig],
+        given: list[Passage] | None = None,
+    ) -> list[Answer]:
         tracing = _tracing(configs, questions)
         answers: list[Answer] = []
-        with tracing, closing(self.configured.stream_many(questions)) as events:
+        with tracing, closing(self._events(questions, given)) as events:
             for event in events:
                 at_once(tracing.tell(event))
                 if isinstance(event, AnswerEvent):
@@ -274,11 +302,14 @@ class OpenRAGRunnable(RunnableSerializable[RunnableInput, RunnableOutput]):
         return answers
 
     async def _aanswer(
-        self, questions: list[Question], configs: Sequence[RunnableConfig]
+        self,
+        questions: list[Question],
+        configs: Sequence[RunnableConfig],
+        given: list[Passage] | None = None,
     ) -> list[Answer]:
         tracing = _tracing(configs, questions)
         answers: list[Answer] = []
-        async with tracing, aclosing(self.configured.astream_many(questions)) as events:
+        async with tracing, aclosing(self._aevents(questions, given)) as events:
             async for event in events:
                 await tracing.tell(event)
                 if isinstance(event, AnswerEvent):
@@ -286,9 +317,10 @@ class OpenRAGRunnable(RunnableSerializable[RunnableInput, RunnableOutput]):
         return answers
 
     def _transform(self, values: Iterator[RunnableInput], config: RunnableConfig) -> Generator[Any]:
-        question = to_question(_sum(list(values)))
+        value = _sum(list(values))
+        question = to_question(value)
         tracing, pieces = _tracing([config], [question]), Pieces()
-        with tracing, closing(self.configured.stream(question)) as events:
+        with tracing, closing(self._events([question], self._given(value), live=True)) as events:
             for event in events:
                 at_once(tracing.tell(event))
                 yield from pieces(event)
@@ -296,65 +328,32 @@ class OpenRAGRunnable(RunnableSerializable[RunnableInput, RunnableOutput]):
     async def _atransform(
         self, values: AsyncIterator[RunnableInput], config: RunnableConfig
     ) -> AsyncIterator[Any]:
-        question = to_question(_sum([value async for value in values]))
+        value = _sum([value async for value in values])
+        question, given = to_question(value), self._given(value)
         tracing, pieces = _tracing([config], [question]), Pieces()
-        async with tracing, aclosing(self.configured.astream(question)) as events:
+        async with tracing, aclosing(self._aevents([question], given, live=True)) as events:
             async for event in events:
                 await tracing.tell(event)
                 for piece in pieces(event):
                     yield piece
 
+    def _events(
+        self, questions: list[Question], given: list[Passage] | None, *, live: bool = False
+    ) -> Generator[Event]:
+        if given is None:
+            return self.configured.stream_many(questions, live=live)
+        return self.configured.stream_from(questions[0], given)
+
+    def _aevents(
+        self, questions: list[Question], given: list[Passage] | None, *, live: bool = False
+    ) -> AsyncGenerator[Event]:
+        if given is None:
+            return self.configured.astream_many(questions, live=live)
+        return self.configured.astream_from(questions[0], given)
+
 
 def _tracing(configs: Sequence[RunnableConfig], questions: Sequence[Question]) -> Tracing:
     return Tracing(configs, [question_of(question) for question in questions])
-
-
-def _differ(config: RunnableConfig | Sequence[RunnableConfig] | None) -> bool:
-    """Whether configurable fields, of whatever part, are set differently."""
-    if not isinstance(config, Sequence):
-        return False
-    fields = [one.get("configurable") for one in config]
-    try:
-        return any(one != fields[0] for one in fields)
-    except Exception:  # of values that cannot be compared
-        return True
-
-
-def _parted(
-    values: list[RunnableInput], configs: Sequence[RunnableConfig]
-) -> tuple[list[Question | QuestionError], list[Question], list[RunnableConfig]]:
-    """Questions and errors; and the questions alone, with their configs."""
-    asked = [_checked(value) for value in values]
-    good = [
-        (one, config)
-        for one, config in zip(asked, configs, strict=True)
-        if not isinstance(one, QuestionError)
-    ]
-    return asked, [one for one, _ in good], [config for _, config in good]
-
-
-def _checked(value: RunnableInput) -> Question | QuestionError:
-    try:
-        question = to_question(value)
-        check_questions([question])
-    except QuestionError as error:
-        return error
-    return question
-
-
-def _in_order(
-    asked: list[Question | QuestionError], answers: Sequence[Answer | BaseException]
-) -> list[RunnableOutput | Exception]:
-    """The answer to each good question, and the error of each bad one."""
-    rest = iter(answers)
-    outcomes = [one if isinstance(one, QuestionError) else next(rest) for one in asked]
-    return [to_output(one) if isinstance(one, Answer) else _raisable(one) for one in outcomes]
-
-
-def _raisable(error: BaseException) -> Exception:
-    if not isinstance(error, Exception):
-        raise error
-    return error
 
 
 def _sum(values: list[Any]) -> Any:  # noqa: ANN401  (pieces of whatever came in)
