@@ -301,6 +301,12 @@ def _chunker(settings: Settings, encoder: DenseEncoder, made: Mapping[str, Any])
     )
 
     size, overlap = settings.chunk_size, settings.chunk_overlap
+    most = getattr(getattr(encoder, "encoder", encoder), "max_tokens", None)  # inside a cache
+    if size is not None and most is not None and size > most and not made:
+        raise ConfigError(
+            f"chunk_size={size}, and the encoder {encoder.name} reads {most} tokens: what stands "
+            "after them would not be found by meaning. Give at most that, or another encoder"
+        )
     if size is None and overlap is None:
         return None
     return Chunker(

@@ -57,8 +57,9 @@ class SearchOptions:
                     f"got {getattr(self, name)!r}"
                 )
         for name, least in _LEAST.items():
-            if (value := getattr(self, name)) is not None and value < least:
-                raise ConfigError(f"{name} must be at least {least}, got {value}")
+            value = getattr(self, name)
+            if value is not None and not (isinstance(value, int) and value >= least):
+                raise ConfigError(f"{name} must be a whole number, at least {least}, got {value!r}")
         if not 0 <= (self.diversity or 0) <= 1:
             raise ConfigError(f"diversity must be in [0, 1], got {self.diversity}")
         if len(self.rrf_weights) != 2 or min(self.rrf_weights) <= 0:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import file_digest, sha256
@@ -31,6 +32,8 @@ _UNREAD = (
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
 _BOLD = 7  # level of a paragraph that is bold throughout, below all headings
 _HEADING_LENGTH = 200  # characters; a longer one is text
+_FRONT_MATTER = re.compile(r"---[ \t]*\r?\n[\w-]+[ \t]*:")
+"""Keys right below the first rule; what else stands between two rules is text."""
 MAX_BYTES = 100_000_000
 """Of a file, unless another limit is given."""
 
@@ -82,8 +85,10 @@ def document_from_text(
     Raises:
         DocumentError: There is no text, or something in it is no Unicode character.
     """
-    known = dict(metadata or {})
+    if not isinstance(document_id, str):
+        raise DocumentError(f"the id of a document must be a text, got {document_id!r}")
     try:
+        known = json.loads(json.dumps(dict(metadata or {}), allow_nan=False))
         content = json.dumps([title, source, text, known], ensure_ascii=False, sort_keys=True)
         digest = sha256(content.encode()).hexdigest()
     except UnicodeEncodeError as error:
@@ -109,7 +114,11 @@ def find_files(paths: Sequence[Path]) -> Iterator[Path]:
     """
     seen: set[Path] = set()
     for path in paths:
-        if not path.exists():
+        try:
+            there = path.exists()
+        except OSError as error:
+            raise DocumentError(f"{path}: cannot be read: {error.strerror}") from error
+        if not there:
             raise DocumentError(f"{path}: no such file or folder")
         for file in _readable(path) if path.is_dir() else (path,):
             if file.resolve() not in seen:
@@ -118,8 +127,11 @@ def find_files(paths: Sequence[Path]) -> Iterator[Path]:
 
 
 def has_content(file: Path) -> bool:
-    """Whether a file is there, and not empty."""
-    return file.is_file() and file.stat().st_size > 0
+    """Whether a file is there, and not empty; what may not be looked at is not known to be gone."""
+    try:
+        return file.is_file() and file.stat().st_size > 0
+    except OSError:
+        return True
 
 
 def hash_file(file: Path) -> str:
@@ -131,6 +143,13 @@ def hash_file(file: Path) -> str:
     try:
         with file.open("rb") as content:
             return file_digest(content, "sha256").hexdigest()
+    except OSError as error:
+        raise DocumentError(f"cannot be read: {error.strerror}") from error
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
     except OSError as error:
         raise DocumentError(f"cannot be read: {error.strerror}") from error
 
@@ -150,7 +169,7 @@ def read_file(file: Path, max_bytes: int = MAX_BYTES) -> Document:
     if reader is None:
         known = ", ".join(sorted(READERS))
         raise DocumentError(f"kind {file.suffix or 'without ending'!r} is not one of {known}")
-    if file.exists() and (size := file.stat().st_size) > max_bytes:
+    if (size := _size(file)) > max_bytes:
         raise DocumentError(
             f"{size / 1e6:.0f} MB, and {max_bytes / 1e6:.0f} MB are allowed: split it, or raise "
             "the limit (--max-file-mb)"
@@ -182,7 +201,10 @@ def markdown_sections(text: str, title: str = "") -> Iterator[Section]:
     offsets = [0, *accumulate(len(line) + 1 for line in lines)]
     above = {0: title} if title else {}
     start = 0
-    tokens = MarkdownIt().use(front_matter_plugin).parse(text)
+    markdown = MarkdownIt()
+    if _FRONT_MATTER.match(text):
+        markdown.use(front_matter_plugin)
+    tokens = markdown.parse(text)
     for token, inline in pairwise([*tokens, Token("end", "", 0)]):
         if token.map is None or token.level:
             continue
@@ -229,8 +251,15 @@ def _section(
 def _readable(folder: Path) -> Iterator[Path]:
     for file in sorted(folder.rglob("*")):
         hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
-        if file.is_file() and not hidden and file.suffix.lower() in READERS:
+        if not hidden and file.suffix.lower() in READERS and _is_file(file):
             yield file
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # in a folder that may be listed and not entered
+        return False
 
 
 def _text(file: Path) -> Iterator[Section]:

@@ -19,6 +19,7 @@ from qdrant_edge import EdgeShard
 
 from openrag_core.errors import IndexLockedError, PassageIndexError
 
+_LETTING_GO = 5.0  # seconds; a store of this process may be doing so in another thread
 _Result = TypeVar("_Result")
 
 
@@ -48,13 +49,18 @@ def engine_on(folder: Path, opening: Callable[[], EdgeShard]) -> Engine:
         PassageIndexError: The folder cannot be written, or its files are damaged.
     """
     with _opening:
-        if (engine := _engines.get(folder.resolve())) is not None:
-            return engine
         owner = folder / "owner"
-        lock = FileLock(folder / "lock", is_singleton=False)
+        if (engine := _engines.get(folder.resolve())) is not None:
+            if _number(owner) == engine.process:
+                return engine
+            raise PassageIndexError(
+                f"the index {folder} was deleted while this process has it open: close what has "
+                "it open (its close()), and index again"
+            )
+        lock = FileLock(folder / "lock", is_singleton=False, thread_local=False)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            lock.acquire(timeout=0)
+            _acquire(lock, owner)
         except Timeout as error:
             raise IndexLockedError(
                 f"the index {folder} is in use by {_process(owner)}. Wait until it ends, or "
@@ -72,6 +78,15 @@ def engine_on(folder: Path, opening: Callable[[], EdgeShard]) -> Engine:
             raise
         engine = _engines[folder.resolve()] = Engine(shard, lock, owner)
         return engine
+
+
+def _acquire(lock: FileLock, owner: Path) -> None:
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        if _number(owner) not in {None, os.getpid()}:
+            raise
+        lock.acquire(timeout=_LETTING_GO)
 
 
 def _release(shard: EdgeShard, lock: FileLock, owner: Path, process: int) -> None:
@@ -95,11 +110,19 @@ def guarded(folder: Path, call: Callable[..., _Result], *args: object) -> _Resul
         ) from error
 
 
+def _number(owner: Path) -> int | None:
+    """Of the process that wrote the file; None where there is none."""
+    try:
+        return int(owner.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
 def _process(owner: Path) -> str:
     """The process that wrote the file, as a person would look for it."""
     try:
-        process = psutil.Process(int(owner.read_text(encoding="utf-8")))
+        process = psutil.Process(_number(owner))
         command = " ".join(" ".join(process.cmdline()).split())
-    except (OSError, ValueError, psutil.Error):
+    except psutil.Error:
         return "another process"
     return f"process {process.pid} ({command[:120]})"

@@ -100,6 +100,7 @@ class SentenceTransformerEncoder:
             self.name += f" {question_prefix!r} {passage_prefix!r}"
         self.dimension: int = self.model.get_embedding_dimension() or 0
         self.tokenizer: Tokenizer = self.model.tokenizer.backend_tokenizer
+        self.max_tokens: int | None = self.model.max_seq_length
         self._question_prefix, self._passage_prefix = question_prefix, passage_prefix
         if backend == "openvino":
             from openrag_core.retrieval.openvino import compile_encoder  # noqa: PLC0415

@@ -9,7 +9,12 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Self
 
-from openrag_core.errors import IndexMismatchError, IndexNotFoundError, PassageIndexError
+from openrag_core.errors import (
+    ConfigError,
+    IndexMismatchError,
+    IndexNotFoundError,
+    PassageIndexError,
+)
 from openrag_core.filters import Field, Filter
 from openrag_core.records import Passage
 from openrag_core.retrieval.chunking import CHUNK_OVERLAP, CHUNK_SIZE, Chunker
@@ -75,7 +80,7 @@ class PassageIndex:
         self.store = store
         self.encoder = encoder
         made = store.description or {}
-        self.sparse = sparse or _sparse(made)
+        self.sparse = copy(sparse) if sparse else _sparse(made)  # it is fitted to this index
         self.context = context or _context(made)
         self.chunk = chunk or Chunker(
             encoder.tokenizer,
@@ -198,7 +203,13 @@ class PassageIndex:
         ]
 
     def remove(self, documents: Iterable[str]) -> None:
-        """Delete documents, by id."""
+        """Delete documents, by id.
+
+        Raises:
+            ConfigError: It is one string instead of several ids.
+        """
+        if isinstance(documents, str):
+            raise ConfigError(f"{documents!r} is one id: give a list of them")
         if (ids := list(documents)) and self._exists():
             self.store.delete(self.scoped(Field("doc_id").is_in(ids)))
 
@@ -272,7 +283,6 @@ class PassageIndex:
 
     def _check(self, stored: Mapping[str, Any]) -> None:
         if "schema" not in stored:
-            self.store.close()
             raise IndexMismatchError(
                 f"{self.store.address} was made by another program: QdrantCollection "
                 "(docs/retrieval.md) searches it as it is, or index into another place"
@@ -280,7 +290,6 @@ class PassageIndex:
         for what, ours in self._description.items():
             if (theirs := stored.get(what, False)) == ours:  # older ones do not say "compatible"
                 continue
-            self.store.close()
             if what == "tenants":
                 raise IndexMismatchError(
                     f"the index at {self.store.address} "

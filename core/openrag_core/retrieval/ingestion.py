@@ -80,7 +80,7 @@ def ingest_files(
 
     def changed() -> Iterator[tuple[Document, Versions]]:
         for some in _groups(map(Path, files)):
-            names = {file: str(file.resolve()) for file in some}
+            names = _names(some, report, on_file)
             known = index.versions([name for name in names.values() if _is_text(name)])
             for file, name in names.items():
                 before = known.get(name, {})
@@ -186,6 +186,20 @@ def _checked(document: object) -> Document:
     return document
 
 
+def _names(
+    files: Sequence[Path], report: IndexReport, on_file: Callable[[Path], None]
+) -> dict[Path, str]:
+    """What each file is known by; those that cannot be looked at are skipped."""
+    names = {}
+    for file in files:
+        try:
+            names[file] = str(file.resolve())
+        except (OSError, RuntimeError, ValueError) as error:  # too long a name, a loop of links
+            report.skipped[file] = f"cannot be read: {error}"
+            on_file(file)
+    return names
+
+
 def _is_text(name: str) -> bool:
     """Whether a file's name is text, which Unix does not ask of it."""
     try:
@@ -201,7 +215,14 @@ def _store(
     dense: Sequence[list[float]],
     replaced: Sequence[Document],
 ) -> int:
-    """Store what is new, then delete what it replaces, so that a search never meets a gap."""
+    """Store what is new, then delete what it replaces, so that a search never meets a gap.
+
+    What another writer stores of the same document meanwhile stays: if both deleted whatever is
+    not their own, nothing would be left. The next one to write it finds two versions.
+    """
+    seen = {name: set(hashes) for name, hashes in index.versions([d.id for d in replaced]).items()}
+    for document in (piece.document for piece in window):
+        seen.setdefault(document.id, set()).add(document.content_hash)
     sparse = index.sparse.encode_passages([piece.read_as for piece in window])
     now = datetime.now(UTC).isoformat(timespec="seconds")
     index.store.upsert(
@@ -210,11 +231,12 @@ def _store(
             for piece, vector, terms in zip(window, dense, sparse, strict=True)
         ]
     )
-    if replaced:
-        stale = [
-            (Field("doc_id") == document.id) & (Field("content_hash") != document.content_hash)
-            for document in replaced
-        ]
+    stale = [
+        (Field("doc_id") == document.id) & Field("content_hash").is_in(sorted(others))
+        for document in replaced
+        if (others := seen[document.id] - {document.content_hash})
+    ]
+    if stale:
         index.store.delete(index.scoped(AnyOf(tuple(stale))))
     return len(window)
 

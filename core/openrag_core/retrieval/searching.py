@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 
 from openrag_core.errors import ConfigError, FilterError, QuestionError
-from openrag_core.filters import Condition, Filter, conditions
+from openrag_core.filters import All, AnyOf, Condition, Filter, Not, conditions
 from openrag_core.retrieval.encoders import DenseEncoder, checked_vectors
 from openrag_core.retrieval.payload import FIELDS
 from openrag_core.retrieval.sparse import SparseEncoder
@@ -62,10 +62,33 @@ def check_found(
     Raises:
         FilterError: A field that the filter compares with is in no passage.
     """
-    for one in conditions(filter_) if filter_ is not None else ():
-        there = Condition(one.field, "$exists", value=True)
-        if one.operator in _COMPARING and not store.count(among(there)):
-            raise FilterError(f"no passage at {store.address} has a field {one.field!r}")
+    absent = {
+        field
+        for field in _compared(filter_)
+        if not store.count(among(Condition(field, "$exists", value=True)))
+    }
+    if filter_ is not None and (missing := _to_blame(filter_, absent)):
+        raise FilterError(f"no passage at {store.address} has a field {missing!r}")
+
+
+def _compared(filter_: Filter | None) -> set[str]:
+    """Fields without which a condition cannot hold."""
+    named = conditions(filter_) if filter_ is not None else ()
+    return {one.field for one in named if one.operator in _COMPARING}
+
+
+def _to_blame(filter_: Filter, absent: Set[str]) -> str | None:
+    """The field for lack of which the filter holds of nothing."""
+    match filter_:
+        case Condition(field, operator):
+            return field if operator in _COMPARING and field in absent else None
+        case All(parts):
+            return next(filter(None, (_to_blame(part, absent) for part in parts)), None)
+        case AnyOf(parts):
+            blamed = [_to_blame(part, absent) for part in parts]
+            return blamed[0] if blamed and all(blamed) else None
+        case Not():
+            return None
 
 
 def encode(

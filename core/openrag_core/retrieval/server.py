@@ -123,7 +123,8 @@ class ServerStore:
     """Points in a collection.
 
     Args:
-        client: Connected; `QdrantClient(":memory:")` makes an index that lives in this process.
+        client: Connected; `QdrantClient(":memory:")` makes an index that lives in this process. It
+            stays yours: closing the store does not close it.
         collection: Name of the collection, made when something is stored.
         server: What the client is connected to; None for one in memory.
 
@@ -147,6 +148,7 @@ class ServerStore:
         self.address = f"{server.url if server else MEMORY} (collection {collection})"
         self._description: Mapping[str, Any] | None = None
         self._payload_indexed = self.local
+        self._owns_client = False
         if server is not None:
             self._check_version()
 
@@ -173,7 +175,9 @@ class ServerStore:
             raise IndexUnreachableError(
                 f"{server.url!r} is no address of a server: {error}"
             ) from error
-        return cls(client, collection, server)
+        store = cls(client, collection, server)
+        store._owns_client = True
+        return store
 
     def named(self, names: VectorNames) -> ServerStore:
         """The same collection over the same connection, searched by vectors of these names."""
@@ -292,8 +296,9 @@ class ServerStore:
         return self._call(self._client.count, self._collection, among, exact=True).count
 
     def close(self) -> None:
-        """Close the connections; those of event loops that still run are closed in there."""
-        self._client.close()
+        """Close its own connections; those of event loops that still run are closed in there."""
+        if self._owns_client:
+            self._client.close()
         for loop, client in list(self._async.items()):
             if loop.is_running():
                 asyncio.run_coroutine_threadsafe(client.close(), loop)

@@ -167,6 +167,8 @@ class Conditions(NamedTuple):
         match filter_:
             case All(parts):
                 return self.filter(must=[self.translate(part) for part in parts])
+            case AnyOf(()):  # it holds of nothing, and engines take it for no condition
+                return self.filter(must_not=[self.filter()])
             case AnyOf(parts):
                 return self.filter(should=[self.translate(part) for part in parts])
             case Not(part):
