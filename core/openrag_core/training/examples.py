@@ -37,7 +37,7 @@ from openrag_core.reflection import (
 from openrag_core.training.critic import Judgement
 from openrag_core.training.questions import YES_OR_NO, Question, Text
 from openrag_core.training.rows import Row, split_tokens
-from openrag_core.words import normalised
+from openrag_core.words import normalised, within
 
 Kind = Literal["no_retrieval", "gold", "mixed", "distractor"]
 _CRITIQUE: dict[Kind, tuple[str, str]] = {
@@ -196,12 +196,14 @@ def _window(passage: Text, question: Question, mix: Mix, rng: random.Random) -> 
     """
     if mix.window is None or rng.random() < mix.whole:
         return passage
-    others = [other.title for other in question.gold if other != passage and other.title]
-    telling = (*question.answers, *others)
+    links = [normalised(other.title) for other in question.gold if other != passage]
     sentences = _SENTENCE.split(passage.text)
     lengths = [len(sentence.split()) for sentence in sentences]
     holding = [
-        n for n, sentence in enumerate(sentences) if any(words in sentence for words in telling)
+        n
+        for n, sentence in enumerate(sentences)
+        if question.answered_in(Text("", sentence))
+        or any(within(link, normalised(sentence)) for link in links)
     ]
     if not holding and passage in question.gold:
         return passage

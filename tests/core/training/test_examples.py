@@ -145,6 +145,24 @@ def test_a_window_keeps_the_link_of_a_chain() -> None:
     assert text in kinds(apart, Mix(window=20, whole=0))["gold"].output  # what matters is unknown
 
 
+@pytest.mark.parametrize("answer", ["no", "yes"])
+def test_a_window_leaves_the_passage_of_a_yes_or_no_question_whole(answer: str) -> None:
+    text = "Nobody knows it. Eyes saw it. No says the mayor, yes says Orm. It is long. It is old."
+    question = replace(SINGLE, answers=(answer,), gold=(Text("Velora", text),))
+    for seed in range(20):
+        row = kinds(question, Mix(window=5, whole=0, seed=seed))["gold"]
+        assert text in row.output
+
+
+def test_a_window_holds_the_answer_as_words() -> None:
+    text = "It was built in 1974 by Analise. It rained. It snowed. It has 7 arches. It is old."
+    question = replace(SINGLE, answers=("7",), gold=(Text("Velora", text),))
+    for seed in range(20):
+        row = kinds(question, Mix(window=5, whole=0, seed=seed))["gold"]
+        assert "It has 7 arches." in row.output
+        assert "1974" not in row.output
+
+
 def test_the_hardest_distractors_are_drawn() -> None:
     many = tuple(Text(f"Other {n:02}", f"Text {n:02}.") for n in range(12))
     rows = make_rows([replace(SINGLE, id=str(n), distractors=many) for n in range(100)])
