@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from openrag_core.errors import EvaluationError
@@ -112,17 +113,24 @@ def passages(where: str, row: Row) -> tuple[list[Passage], frozenset[str]]:
     ranked = [name for name in _RANKED if row.get(name)][:1]
     for name in ranked or (_GOLD, *_OTHERS):
         for number, one in enumerate(_objects(where, row, name) if row.get(name) else []):
-            own = ids[number] if name == _GOLD and number < len(ids) else f"{name}-{number}"
-            passage = _passage(f"{where}, {name}", one, own)
-            found.setdefault(passage.id, passage)
+            place = f"{name}-{number}"
+            own = ids[number] if name == _GOLD and number < len(ids) else place
+            passage = _put(found, _passage(f"{where}, {name}", one, own), place)
             if name == _GOLD or one.get("is_supporting"):
                 gold.append(passage)
     for title, text, supports in _sentences(where, row):
-        passage = Passage(f"context-{len(found)}", text, title)
-        found[passage.id] = passage
+        place = f"context-{len(found)}"
+        passage = _put(found, Passage(place, text, title), place)
         gold += [passage] if supports else []
     names = [str(one) for one in ids] or [p.title for p in gold if p.title]
     return list(found.values()), frozenset([*(p.id for p in gold), *names])
+
+
+def _put(found: dict[str, Passage], passage: Passage, place: str) -> Passage:
+    """Under its place where its id is that of another text, as with pieces of one document."""
+    if found.get(passage.id, passage).text != passage.text:
+        passage = replace(passage, id=place)
+    return found.setdefault(passage.id, passage)
 
 
 def are_ranked(row: Row) -> bool:
@@ -160,7 +168,8 @@ def _passage(where: str, one: Row, own: str) -> Passage:
     except (TypeError, ValueError) as error:
         raise EvaluationError(f"{where}: field 'score' must be a number; got {score!r}") from error
     title = one.get("title") or ""
-    return Passage(str(one.get("id", own)), text, str(title), retrieval_score=rank)
+    name = own if one.get("id") is None else one["id"]
+    return Passage(str(name), text, str(title), retrieval_score=rank)
 
 
 def _sentences(where: str, row: Row) -> Iterable[tuple[str, str, bool]]:

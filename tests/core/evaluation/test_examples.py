@@ -79,6 +79,21 @@ def test_a_row_of_self_rag(read: Read, key: str) -> None:
     assert example.extra == {"pop": 3}
 
 
+@pytest.mark.parametrize("name", ["doc7", None, 0])
+def test_no_passage_is_lost_to_one_of_the_same_id(read: Read, name: object) -> None:
+    texts = ["It rained.", "It snowed.", "It rained."]
+    row = {"question": "Who?", "answers": ["Ana"]}
+    (ranked,) = read({**row, "ctxs": [{"id": name, "text": text} for text in texts]})
+    assert [p.text for p in ranked.passages] == texts[: 3 if name is None else 2]
+    assert len({p.id for p in ranked.passages}) == len(ranked.passages)
+    gold, other = {"id": name, **PASSAGE}, {"id": name, **OTHER}
+    (labelled,) = read({**row, "gold": [gold], "distractors": [other]})
+    assert {p.text: p.id in labelled.gold for p in labelled.passages} == {
+        PASSAGE["text"]: True,
+        OTHER["text"]: False,
+    }
+
+
 def test_a_row_of_instructions(read: Read) -> None:
     (example,) = read({"instruction": "Answer.", "input": "Who?", "output": "Ana Tolvik"})
     assert example.question == "Answer.\nWho?"
