@@ -118,6 +118,9 @@ def passages(where: str, row: Row) -> tuple[list[Passage], frozenset[str]]:
             passage = _put(found, _passage(f"{where}, {name}", one, own), place)
             if name == _GOLD or one.get("is_supporting"):
                 gold.append(passage)
+    if ranked and row.get(_GOLD):  # labels of what the retriever found
+        told = {_passage(f"{where}, {_GOLD}", one, "").text for one in _objects(where, row, _GOLD)}
+        gold += [passage for passage in found.values() if passage.text in told]
     for title, text, supports in _sentences(where, row):
         place = f"context-{len(found)}"
         passage = _put(found, Passage(place, text, title), place)

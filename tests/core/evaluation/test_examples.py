@@ -94,6 +94,14 @@ def test_no_passage_is_lost_to_one_of_the_same_id(read: Read, name: object) -> N
     }
 
 
+def test_labels_of_ranked_passages_count(read: Read) -> None:
+    contexts = [{"id": "7", **OTHER}, {"id": "3", **PASSAGE}]
+    row = {"question": "Who?", "answers": ["Tolvik"], "ctxs": contexts}
+    (example,) = read({**row, "gold": [{"text": PASSAGE["text"]}, {"text": "It was not found."}]})
+    assert [p.id for p in example.passages] == ["7", "3"]
+    assert {p.id for p in example.passages if p.id in example.gold} == {"3"}
+
+
 def test_a_row_of_instructions(read: Read) -> None:
     (example,) = read({"instruction": "Answer.", "input": "Who?", "output": "Ana Tolvik"})
     assert example.question == "Answer.\nWho?"
