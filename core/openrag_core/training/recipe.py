@@ -125,19 +125,28 @@ def read_recipe(file: Path) -> Recipe:
         raise ConfigError(
             f"{file}: {faults}. Fields of a recipe: {', '.join(Recipe.model_fields)}"
         ) from error
-    here = file.parent
+    return located(recipe, file.parent)
+
+
+def located(recipe: Recipe, folder: Path) -> Recipe:
+    """The recipe with the paths in it made absolute; other names are those on a hub.
+
+    Args:
+        recipe: What to compute.
+        folder: What paths are relative to.
+    """
     return recipe.model_copy(
         update={
-            "rows": [_beside(here, source) for source in recipe.rows],
-            "validation": [_beside(here, source) for source in recipe.validation],
-            "base": _beside(here, recipe.base),
-            "start": recipe.start and _beside(here, recipe.start),
+            "rows": [_beside(folder, source) for source in recipe.rows],
+            "validation": [_beside(folder, source) for source in recipe.validation],
+            "base": _beside(folder, recipe.base),
+            "start": recipe.start and _beside(folder, recipe.start),
         }
     )
 
 
 def write_recipe(recipe: Recipe, file: Path) -> None:
-    """Write a recipe so that `read_recipe` gives it back."""
+    """Write a recipe so that `read_recipe` gives it back, where its paths are absolute."""
     content = yaml.safe_dump(recipe.model_dump(), sort_keys=False)
     file.write_text(content, encoding="utf-8")
 
@@ -154,7 +163,6 @@ def _told(fault: ErrorDetails) -> str:
 
 
 def _beside(folder: Path, name: str) -> str:
-    """A path relative to the recipe; other names are those on a hub."""
     is_file = name.endswith((".jsonl", ".gz"))
     if name != BUNDLED and (is_file or (folder / name).exists()):
         return str((folder / name).resolve())

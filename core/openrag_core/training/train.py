@@ -33,7 +33,7 @@ from openrag_core.training.encoding import EncodedRows, encode_rows
 from openrag_core.training.losses import reply_weights
 from openrag_core.training.modules import make_trainable
 from openrag_core.training.plan import Plan, plan
-from openrag_core.training.recipe import Recipe, read_recipe, write_recipe
+from openrag_core.training.recipe import Recipe, located, read_recipe, write_recipe
 from openrag_core.training.rows import Row, read_rows
 from openrag_core.training.start import find_start
 from openrag_core.training.trainer import (
@@ -75,7 +75,7 @@ def train(
     end the trained model: adapter-only for a mixture, whole for a dense model.
 
     Args:
-        recipe: What to compute.
+        recipe: What to compute; paths in it are relative to the current folder.
         output: Folder to make; with `resume`, the one of the run to go on with.
         resume: Whether to go on from the latest checkpoint.
         device: "cpu" or "cuda"; by default the GPU where there is one, under torchrun each process
@@ -90,6 +90,7 @@ def train(
         TrainingDataError: Rows cannot be read.
         CheckpointError: The base cannot be loaded, or a checkpoint not be saved.
     """
+    recipe = located(recipe, Path())
     latest = _check(recipe, output, resume=resume)
     set_seed(recipe.seed)
     where = _device(device)
@@ -193,11 +194,10 @@ def _begin(recipe: Recipe, output: Path, rows: EncodedRows, order: Plan, *, resu
     Raises:
         ConfigError: The rows, or the number of processes, are others than the run began with.
     """
-    drawn = [
-        (row.length, sum(row.labels), *row.relevance)
-        for row in map(rows.rows.__getitem__, order.order)
-    ]
-    digest = sha256(json.dumps([order.steps, drawn]).encode()).hexdigest()
+    found = sha256(json.dumps([order.steps, order.order]).encode())
+    for row in rows.rows:
+        found.update(json.dumps([row.ids, row.labels, row.relevance]).encode())
+    digest = found.hexdigest()
     if resume and (output / ORDER).read_text(encoding="utf-8") != digest:
         raise ConfigError(
             f"{output} was begun with other rows, or with another number of processes than "

@@ -191,6 +191,18 @@ def test_a_run_is_resumed_by_its_own_recipe_alone(base: Path, rows: Path, tmp_pa
         train(other, tmp_path / "run", resume=True)
 
 
+def test_a_run_with_relative_paths_is_resumed(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_rows(tmp_path / "rows.jsonl")
+    monkeypatch.chdir(tmp_path)
+    settings = recipe(Path(os.path.relpath(base)), Path("rows.jsonl"), epochs=0.5)
+    with pytest.raises(InterruptedError):
+        train(settings, Path("run"), device="cpu", callbacks=[StopAt(2)])
+    assert read_recipe(Path("run/recipe.yaml")).rows == [str(tmp_path / "rows.jsonl")]
+    assert train(settings, Path("run"), resume=True, device="cpu") is not None
+
+
 def test_a_finished_run_is_not_resumed(run: Trained, base: Path, rows: Path) -> None:
     with pytest.raises(ConfigError, match=r"a run that is finished: its model is .*model"):
         train(recipe(base, rows), run.model.parent, resume=True)
@@ -239,6 +251,11 @@ def test_other_rows_or_processes_are_not_resumed_with(
     with pytest.raises(ConfigError, match=r"begun with other rows, or with another number"):
         train(settings, tmp_path / "run", resume=True, device="cpu")
     make_rows(rows)
+    same = rows.read_text("utf-8")
+    rows.write_text(same.replace("It rained.", "It hailed."), encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"begun with other rows"):
+        train(settings, tmp_path / "run", resume=True, device="cpu")
+    rows.write_text(same, encoding="utf-8")
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ConfigError, match=r"another number of processes than 2"):
         train(settings, tmp_path / "run", resume=True, device="cpu")
