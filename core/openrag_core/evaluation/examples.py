@@ -95,7 +95,8 @@ def _example(
             f"{where}: the row has no answer: leave such rows out, or choose a task that asks for "
             "abstention, such as squad_v2"
         )
-    name = str(next(i for i in (row.get("id"), row.get("_id"), number) if i is not None))
+    ids = (row.get("id"), row.get("_id"), row.get("sample_id"), number)  # the last but one: ASQA's
+    name = str(next(i for i in ids if i is not None))
     passages, gold = layouts.passages(where, row)
     ranked = layouts.are_ranked(row)
     return Example(

@@ -2,13 +2,13 @@
 
 | what | keys, the first that is there counts |
 |---|---|
-| question | `question`, `claim`, `instruction` with `input`, `input` |
+| question | `question`, `ambiguous_question`, `claim`, `instruction` with `input`, `input` |
 | answers | `answers`, `answer` with `answer_aliases`, `possible_answers`, `golds`, `long_answers`,
-  `annotations[].long_answer`, `outputs[].answer`, `output`, `label` |
+  `outputs[].answer`, `annotations[].long_answer`, `output[].answer`, `output`, `label` |
 | choices | `choices`: {"A": text} or {"label": [], "text": []}; `answer_key` or `answerKey` |
 | ranked passages | `ctxs`, `top_contexts` (Self-RAG, openrag_bench), `docs`, `retrieved` |
 | labelled passages | `gold`, `distractors`, `related`; `context` (HotpotQA, 2Wiki; their own lists,
-  or those of a model hub), `paragraphs`
+  or those of a model hub; a text with `title`: SQuAD), `paragraphs`
   (MuSiQue), `passages`, `knowledge` |
 """
 
@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from itertools import zip_longest
 from typing import Any
 
 from openrag_core.errors import EvaluationError
@@ -27,6 +28,8 @@ _RANKED = ("ctxs", "top_contexts", "docs", "retrieved")
 _GOLD, _OTHERS = "gold", ("distractors", "related", "passages", "knowledge", "paragraphs")
 _ANSWERS = ("answers", "answer", "possible_answers", "golds", "long_answers")
 _OTHER_ANSWERS = ("outputs", "annotations", "output", "label")
+_WITHIN = {"outputs": "answer", "output": "answer", "annotations": "long_answer"}  # ClapNQ, ASQA
+_QUESTIONS = ("question", "ambiguous_question", "claim", "instruction", "input")
 _NUMBERED = dict(zip("12345", "ABCDE", strict=True))  # ARC has both
 Row = Mapping[str, Any]
 
@@ -37,7 +40,7 @@ def question(where: str, row: Row) -> str:
     Raises:
         EvaluationError: There is nothing, or it is no text.
     """
-    name = next((n for n in ("question", "claim", "instruction", "input") if n in row), "question")
+    name = next((n for n in _QUESTIONS if n in row), "question")
     parts = [row.get(name)]
     if name == "instruction" and row.get("input"):
         parts.append(row["input"])
@@ -52,17 +55,12 @@ def answers(where: str, row: Row) -> tuple[str, ...]:
     Raises:
         EvaluationError: No field holds answers, or one holds something else.
     """
-    found = next((name for name in _ANSWERS if row.get(name) is not None), None)
-    if found is not None:
-        given = row[found]
-    elif "outputs" in row:  # ClapNQ
-        found, given = "outputs", [one.get("answer", "") for one in _objects(where, row, "outputs")]
-    elif "annotations" in row:  # ASQA
-        found = "annotations"
-        given = [one.get("long_answer", "") for one in _objects(where, row, found)]
-    else:
-        found = next((name for name in ("output", "label") if name in row), "answers")
-        given = row.get(found)
+    names = (name for name in (*_ANSWERS, *_OTHER_ANSWERS) if row.get(name) is not None)
+    found = next(names, "answers")
+    given = row.get(found)
+    if found in _WITHIN and isinstance(given, list):
+        name = _WITHIN[found]
+        given = [one.get(name, "") if isinstance(one, dict) else one for one in given]
     texts = _texts(where, found, given)
     if found == "answer":
         texts += _texts(where, "answer_aliases", row.get("answer_aliases", []))
@@ -83,8 +81,9 @@ def choices(where: str, row: Row) -> tuple[dict[str, str], str | None]:
     given = row.get("choices")
     if given is None:
         return {}, None
-    if isinstance(given, Mapping) and isinstance(given.get("text"), list):
-        given = dict(zip(given.get("label", ()), given["text"], strict=False))
+    match given:
+        case {"text": [*texts], "label": [*labels]} if len(texts) == len(labels):
+            given = dict(zip(map(str, labels), texts, strict=True))
     if not isinstance(given, Mapping) or not all(isinstance(one, str) for one in given.values()):
         raise EvaluationError(
             f'{where}: field \'choices\' must be {{"A": text, ...}} or {{"label": [...], '
@@ -105,11 +104,11 @@ def passages(where: str, row: Row) -> tuple[list[Passage], frozenset[str]]:
     """The passages of the row, and what the gold ones are known by.
 
     Raises:
-        EvaluationError: A passage has no text.
+        EvaluationError: A passage has no text, or a label of them is malformed.
     """
     found: dict[str, Passage] = {}
     gold: list[Passage] = []
-    ids = row.get("gold_ids") or ([row["gold_id"]] if row.get("gold_id") else [])
+    ids = _gold_ids(where, row)
     ranked = [name for name in _RANKED if row.get(name)][:1]
     for name in ranked or (_GOLD, *_OTHERS):
         for number, one in enumerate(_objects(where, row, name) if row.get(name) else []):
@@ -125,8 +124,15 @@ def passages(where: str, row: Row) -> tuple[list[Passage], frozenset[str]]:
         place = f"context-{len(found)}"
         passage = _put(found, Passage(place, text, title), place)
         gold += [passage] if supports else []
-    names = [str(one) for one in ids] or [p.title for p in gold if p.title]
+    names = ids or [p.title for p in gold if p.title]
     return list(found.values()), frozenset([*(p.id for p in gold), *names])
+
+
+def _gold_ids(where: str, row: Row) -> list[str]:
+    name = "gold_ids" if row.get("gold_ids") else "gold_id"
+    given = row.get(name)
+    listed = given if isinstance(given, list) else [] if given in (None, "") else [given]
+    return _texts(where, name, [str(one) if isinstance(one, int) else one for one in listed])
 
 
 def _put(found: dict[str, Passage], passage: Passage, place: str) -> Passage:
@@ -178,17 +184,18 @@ def _passage(where: str, one: Row, own: str) -> Passage:
 def _sentences(where: str, row: Row) -> Iterable[tuple[str, str, bool]]:
     """HotpotQA's and 2WikiMultihopQA's own paragraphs: [title, [sentence, ...]].
 
-    On a model hub, titles and sentences are lists of their own.
+    On a model hub, titles and sentences are lists of their own; SQuAD's one paragraph is a text.
     """
-    context, facts = row.get("context"), row.get("supporting_facts") or ()
+    context = row.get("context")
+    if isinstance(context, str) and context.strip():
+        yield str(row.get("title") or ""), context, True
     if isinstance(context, Mapping) and isinstance(titles := context.get("title"), list):
-        context = [list(one) for one in zip(titles, context.get("sentences", ()), strict=False)]
+        texts = context.get("sentences", context.get("content"))
+        # One that has no fellow is refused below.
+        context = list(map(list, zip_longest(titles, texts if isinstance(texts, list) else ())))
     if not isinstance(context, list):
         return
-    if isinstance(facts, Mapping):
-        supporting = set(facts.get("title", ()))
-    else:
-        supporting = {fact[0] for fact in facts if isinstance(fact, list)}
+    supporting = _supporting(where, row)
     for paragraph in context:
         match paragraph:
             case [str() as title, [*sentences]] if all(isinstance(s, str) for s in sentences):
@@ -197,6 +204,24 @@ def _sentences(where: str, row: Row) -> Iterable[tuple[str, str, bool]]:
                 raise EvaluationError(
                     f"{where}: field 'context' must be a list of [title, [sentence, ...]]"
                 )
+
+
+def _supporting(where: str, row: Row) -> set[str]:
+    """Titles of the paragraphs that tell the answer."""
+    facts = row.get("supporting_facts") or []
+    match facts:
+        case {"title": [*titles]}:
+            pass
+        case [*_]:
+            titles = [fact[0] if isinstance(fact, list) and fact else None for fact in facts]
+        case _:
+            titles = [None]
+    if not all(isinstance(title, str) for title in titles):
+        raise EvaluationError(
+            f"{where}: field 'supporting_facts' must be a list of [title, sentence] or "
+            f'{{"title": [...]}}; got {str(facts)[:60]}'
+        )
+    return set(titles)
 
 
 def _objects(where: str, row: Row, name: str) -> list[dict[str, Any]]:
@@ -209,7 +234,8 @@ def _objects(where: str, row: Row, name: str) -> list[dict[str, Any]]:
 def _texts(where: str, name: str, given: object) -> list[str]:
     if isinstance(given, Mapping):  # on a model hub: TriviaQA, SQuAD
         aliases = given.get("aliases")
-        given = [given["value"], *(aliases or ())] if "value" in given else given.get("text")
+        others = _texts(where, "aliases", aliases) if aliases else ()
+        given = [given["value"], *others] if "value" in given else given.get("text")
     if isinstance(given, str):
         given = _listed(given) if name == "possible_answers" else [given]
     if not isinstance(given, list) or not all(isinstance(one, str) for one in given):

@@ -15,6 +15,7 @@ from openrag_core.evaluation import TASKS, Example, read_examples, task
 Row = dict[str, Any]
 PASSAGE = {"title": "Velora Bridge", "text": "Ana Tolvik opened it in 1893."}
 OTHER = {"title": "Keth", "text": "The Keth is a river."}
+CONTEXT = [["Velora Bridge", ["Built.", " Opened."]], ["Keth", ["A river."]]]
 
 
 @pytest.fixture
@@ -50,6 +51,14 @@ def test_a_row_of_ours(read: Read) -> None:
     assert example.gold == {"b7"}
     assert example.kind == "bridge"
     assert example.extra == {"s_pop": 41}
+
+
+@pytest.mark.parametrize("label", [{"gold_ids": 5}, {"gold_id": 5}, {"gold_ids": [5]}])
+def test_one_gold_id_needs_no_list(read: Read, label: Row) -> None:
+    (example,) = read({"question": "Who?", "answers": ["x"], "gold": [PASSAGE], **label})
+    assert [p.id for p in example.passages] == ["5"]
+    (example,) = read({"question": "Who?", "answers": ["x"], "gold": [PASSAGE], "gold_ids": "abc"})
+    assert example.gold == {"abc"}
 
 
 def test_labelled_passages_are_shuffled_the_same_way_each_time(read: Read) -> None:
@@ -145,9 +154,12 @@ def test_official_multihop_rows(read: Read) -> None:
         },
         "supporting_facts": {"title": ["Velora Bridge"], "sent_id": [1]},
     }
-    first, second, third, fourth = read(
-        hotpot, musique, on_a_hub, hotpot | {"_id": "h3", "supporting_facts": None}
+    titles, sentences = on_a_hub["context"].values()
+    copy = on_a_hub | {"_id": "h4", "context": {"title": titles, "content": sentences}}
+    first, second, third, fourth, fifth = read(
+        hotpot, musique, on_a_hub, hotpot | {"_id": "h3", "supporting_facts": None}, copy
     )
+    assert {p.id: p for p in fifth.passages} == {p.id: p for p in third.passages}
     assert {p.id: p for p in third.passages} == {p.id: p for p in first.passages}
     assert third.gold == first.gold
     assert (len(fourth.passages), fourth.gold) == (2, frozenset())
@@ -161,8 +173,20 @@ def test_official_multihop_rows(read: Read) -> None:
     assert second.gold == {"paragraphs-1", "B"}
 
 
+def test_the_paragraph_of_a_model_hub(read: Read) -> None:
+    """SQuAD's."""
+    answers = {"text": ["Ana"], "answer_start": [0]}
+    row = {"question": "Who?", "title": "Velora", "context": "Ana did.", "answers": answers}
+    (example,) = read(row)
+    (passage,) = example.passages
+    assert (passage.title, passage.text) == ("Velora", "Ana did.")
+    assert passage.id in example.gold
+
+
 def test_aliases_of_a_model_hub(read: Read) -> None:
     """TriviaQA's answers."""
+    (row,) = read({"question": "Which?", "answer": {"value": "Paris", "aliases": "Lutetia"}})
+    assert row.answers == ("Paris", "Lutetia")
     answer = {"value": "Sunset Boulevard", "aliases": ["Sunset Blvd", "Sunset Boulevard"]}
     (row,) = read({"question": "Which?", "answer": answer})
     assert row.answers == ("Sunset Boulevard", "Sunset Blvd")
@@ -176,8 +200,8 @@ def test_long_answers(read: Read) -> None:
         "qa_pairs": [{"short_answers": ["Daei", "Ali Daei"]}, {"short_answers": ["Bican"]}],
     }
     published = {
-        "id": "b",
-        "question": "Who?",
+        "sample_id": "b",
+        "ambiguous_question": "Who?",
         "annotations": [{"long_answer": "One."}, {"long_answer": "Two."}],
         "qa_pairs": asqa["qa_pairs"],
     }
@@ -185,6 +209,9 @@ def test_long_answers(read: Read) -> None:
     assert first.short_answers == second.short_answers == (("Daei", "Ali Daei"), ("Bican",))
     assert first.answers == ("Two people did.",)
     assert second.answers == ("One.", "Two.")
+    assert (second.id, second.question) == ("b", "Who?")
+    (clapnq,) = read({"input": "Who?", "passages": [OTHER], "output": [{"answer": "Ana did."}]})
+    assert clapnq.answers == ("Ana did.",)
 
 
 @pytest.mark.parametrize(
@@ -216,8 +243,9 @@ def test_what_cannot_be_answered(read: Read) -> None:
     squad = {"id": "s", "question": "Who?", "answers": [], "related": [PASSAGE], "gold_id": "p1"}
     clapnq = {"id": "c", "question": "Why?", "passages": [OTHER], "outputs": [{"answer": ""}]}
     hub = {"id": "h", "question": "How?", "answers": {"text": [], "answer_start": []}}
-    examples = read(squad, clapnq, hub, unanswerable=True)
-    assert [(e.answerable, e.answers, e.gold) for e in examples] == [(False, (), frozenset())] * 3
+    published = {"id": "p", "input": "Why?", "passages": [OTHER], "output": [{"answer": ""}]}
+    examples = read(squad, clapnq, hub, published, unanswerable=True)
+    assert [(e.answerable, e.answers, e.gold) for e in examples] == [(False, (), frozenset())] * 4
     assert len(examples[0].passages) == len(examples[1].passages) == 1
 
 
@@ -243,7 +271,33 @@ def test_what_cannot_be_answered(read: Read) -> None:
             {"question": "Who?", "answers": ["x"], "context": [["t", "s"]]},
             r"'context' must be a list of \[title, \[sentence",
         ),
+        (
+            {"question": "Who?", "answers": ["x"], "context": {"title": ["t"], "sentences": None}},
+            "field 'context' must be",
+        ),
+        *(
+            (
+                {"question": "Who?", "answers": ["x"], "context": CONTEXT, "supporting_facts": one},
+                "field 'supporting_facts' must be a list",
+            )
+            for one in ({"title": None}, 5, [[]], [[["t"], 0]])
+        ),
+        (
+            {"question": "Who?", "answers": ["x"], "gold": [PASSAGE], "gold_ids": {"a": 1}},
+            "field 'gold_ids' must be a list of texts",
+        ),
+        (
+            {"question": "Who?", "answer": {"value": "Paris", "aliases": 5}},
+            "field 'aliases' must be a list of texts; it is int '5'",
+        ),
         ({"question": "Who?", "choices": ["x"], "answer_key": "A"}, "field 'choices' must be"),
+        *(
+            (
+                {"question": "Who?", "choices": {"text": ["x"], "label": one}, "answer_key": "A"},
+                "field 'choices' must be",
+            )
+            for one in (5, None, ["A", "B"])
+        ),
         (
             {"question": "Who?", "choices": {"A": "x", "B": "y"}, "answer_key": "C"},
             "field 'answer_key' must be one of the choices, A, B; got 'C'",
