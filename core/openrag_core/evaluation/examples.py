@@ -42,7 +42,8 @@ class Example:
     """That come with the row. In their order where a retriever ranked them; otherwise shuffled, by
     the id, for the gold ones stand first in the files."""
     gold: frozenset[str] = frozenset()
-    """Ids of the passages that tell the answer, or their titles where there are no ids."""
+    """Ids of the passages that tell the answer; without `gold_ids` their titles too, by which an
+    index may know them."""
     short_answers: tuple[tuple[str, ...], ...] = ()
     """Of each question that a long answer has to answer."""
     extra: Mapping[str, Any] = field(default_factory=dict)

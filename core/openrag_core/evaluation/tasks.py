@@ -24,6 +24,7 @@ SHORTEST = (
 """What the released multi-hop script puts in front of every prompt."""
 CHOOSE = "Given four answer candidates, A, B, C and D, choose the best answer choice."
 JUDGE = "Is the following statement correct or not? Say true if it's correct; otherwise say false."
+_DENIAL = r"\b(not|never|(is|was|does|did)n.?t) "  # normalised
 _LETTER = re.compile(r"[\W_]*([A-Z])(?:[^\w\s].*|\s*)", re.DOTALL)
 
 
@@ -124,7 +125,8 @@ def option(text: str, choices: Mapping[str, str]) -> str | None:
     """Which of the choices a text names, or None.
 
     Its text and no more; its letter alone, or before a punctuation mark; or the only one whose text
-    stands in it (the longest, where one holds another). Labels go by all their names.
+    stands in it (the longest, where one holds another). Labels go by all their names. What is
+    denied is not named: "It is not true" says nothing.
     """
     said = normalised(text.replace("_", " "))
     names = {key: [normalised(one) for one in LABELS.get(key, (t,))] for key, t in choices.items()}
@@ -134,13 +136,18 @@ def option(text: str, choices: Mapping[str, str]) -> str | None:
     letter = _LETTER.fullmatch(text.strip())
     if letter and letter[1] in choices:
         return letter[1]
-    found = {name: key for key, own in names.items() for name in own if within(name, said)}
+    found = {name: key for key, own in names.items() for name in own if _named(name, said)}
     longest = {
         key
         for name, key in found.items()
         if not any(name != other and within(name, other) for other in found)
     }
     return longest.pop() if len(longest) == 1 else None
+
+
+def _named(name: str, said: str) -> bool:
+    """Whether a name stands in a text and is not denied there, both normalised."""
+    return within(name, re.sub(f"{_DENIAL}{re.escape(name)}\\b", "", said))
 
 
 def _chosen(example: Example, answer: Answer) -> str:
@@ -209,10 +216,15 @@ def _grounded(said: Said, _: Example) -> float | None:
 
 
 def _gold_source(said: Said, example: Example) -> float | None:
-    """Whether what it rests on is, or is of, a gold passage."""
+    """Whether what it rests on is a gold passage, or in an index is of one's document."""
     if not example.gold or said.answer.abstained or not said.answer.sources:
         return None
-    names = {n for p in said.answer.sources for n in (p.id, p.title, p.metadata.get("doc_id"))}
+    own = {passage.id for passage in example.passages}  # a title may be that of others too
+    names = {
+        name
+        for p in said.answer.sources
+        for name in ((p.id,) if p.id in own else (p.id, p.title, p.metadata.get("doc_id")))
+    }
     return float(bool(names & example.gold))
 
 

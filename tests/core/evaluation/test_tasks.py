@@ -1,6 +1,7 @@
 """core/openrag_core/evaluation/tasks.py: prompts, how answers are read off, metrics."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -73,11 +74,23 @@ def test_which_choice_a_text_names(text: str, key: str | None) -> None:
         ("The statement is false", "false"),
         ("REFUTES", "false"),
         ("untrue", None),
+        ("The statement is not true.", None),
+        ("It isn't true", None),
+        ("It is not a true statement", None),
+        ("The passage does not support it", None),
+        ("It was never true: false", "false"),
+        ("Not supported, but refuted by none. It is not false. True", "true"),
         ("NOT_ENOUGH_INFO", None),  # where the file knows two labels
     ],
 )
 def test_which_label_a_text_names(text: str, label: str | None) -> None:
     assert option(text, LABELS) == label
+
+
+def test_a_choice_that_is_denied_is_not_named() -> None:
+    assert option("It is sand, not iron.", CHOICES) == "A"
+    label = "not enough information"
+    assert option("There is not enough information.", {**LABELS, label: label}) == label
 
 
 def test_the_prompts_are_those_of_the_released_code() -> None:
@@ -160,6 +173,11 @@ def test_faithfulness_is_measured_on_what_was_read() -> None:
     assert faithful.scores(faithful.said(example, answer), example)["gold_source"] == 0.0
     found = Example("8", "Which?", ("sand",), gold=frozenset({"d"}))
     assert faithful.scores(faithful.said(found, answer), found)["gold_source"] == 1.0
+    beside = Passage("q", "Iron is heavy.", PASSAGE.title)
+    row = replace(example, passages=(PASSAGE, beside), gold=frozenset({"p", PASSAGE.title}))
+    for one, score in ((PASSAGE, 1.0), (beside, 0.0), (replace(beside, id="7"), 1.0)):
+        answer = read(("iron", 1.0), sources=[one])  # the last one is an index's
+        assert faithful.scores(faithful.said(row, answer), row)["gold_source"] == score
     refusal = read(("iron", 1.0), abstained=True, sources=[PASSAGE])
     assert faithful.scores(faithful.said(example, refusal), example) == {"grounded": 0.0}
     assert faithful.scores(faithful.said(example, drafted("iron")), example) == {}
