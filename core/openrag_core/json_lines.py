@@ -125,9 +125,12 @@ def _open(path: Path, mode: Literal["rt", "wt"]) -> IO[str]:
 
 def _parsed(where: str, text: str, error: Error) -> object:
     try:
-        return json.loads(text)
+        content = json.loads(text)
     except ValueError as cause:
         raise error(f"{where}: no JSON ({cause})") from cause
+    if "\\u" in text:  # halves of a surrogate pair are JSON, and can be written nowhere
+        content = json.loads(json.dumps(content, ensure_ascii=False).encode(errors="replace"))
+    return content
 
 
 def _object(where: str, content: object, error: Error) -> dict[str, Any]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
-from json import JSONDecoder
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -55,8 +55,10 @@ def _objects(text: str) -> Iterator[dict[str, Any]]:
     start = text.find("{")
     while start >= 0:
         try:
-            content, end = JSONDecoder().raw_decode(text, start)
-            yield content
+            content, end = json.JSONDecoder().raw_decode(text, start)
+            # Halves of a surrogate pair are JSON, and can be written nowhere.
+            whole = json.dumps(content, ensure_ascii=False).encode(errors="replace")
+            yield json.loads(whole)
         except ValueError:
             end = start + 1
         except RecursionError:  # nobody asked for that

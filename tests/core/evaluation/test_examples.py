@@ -327,6 +327,13 @@ def test_a_mark_at_the_beginning_of_a_file_is_no_text(tmp_path: Path) -> None:
     assert read_examples(path)[0].question == "Who?"
 
 
+def test_half_a_character_is_replaced(read: Read) -> None:
+    """It is JSON, and could not be written into a result."""
+    (example,) = read({"question": "Who \ud83d?", "answers": ["\U0001f600", "\\ud83d"]})
+    assert example.question == "Who ??"
+    assert example.answers == ("\U0001f600", "\\ud83d")
+
+
 def test_short_answers_are_asked_for(tmp_path: Path) -> None:
     path = tmp_path / "data.jsonl"
     path.write_text(json.dumps({"question": "Who?", "answers": ["Ana"]}), encoding="utf-8")
