@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,6 +20,7 @@ from openrag_core.reflection import ScoreWeights
 
 _ACCURACIES = (0.5, 0.6, 0.7, 0.8, 0.9)
 _RATES = (0.25, 0.5, 0.75)
+_DATA = {"index", "index_sha256", "index_made", "qdrant_url", "collection", "tenant", "language"}
 Folders = Annotated[list[Path], typer.Argument(help="Made by openrag eval.")]
 
 
@@ -44,14 +45,19 @@ def calibrate(
     from openrag_core.evaluation.calibrate import fit_gate  # noqa: PLC0415
     from openrag_core.evaluation.plots import png, reliability_diagram  # noqa: PLC0415
 
-    new_file("--out", output, FILE)
+    picture = output.with_suffix(".png")
+    if picture == output:
+        raise ConfigError(f"--out {output} is where the diagram goes: name a .json file")
+    for file in (output, picture):
+        new_file("--out", file, FILE, read=_files(results))
     if len({folder.resolve() for folder in results}) < len(results):
         raise ConfigError("a folder is named twice, and its questions would count twice")
     runs = [read_results(folder) for folder in results]
     records = [record for _, own in runs for record in own]
     if len({_asked(config) for config, _ in runs}) > 1:
         raise ConfigError(
-            "these results are of different models or pipelines: a gate is of one; name those"
+            "these results are of different models or pipelines, or of one that was asked with "
+            "other settings, such as another instruction: a gate is of one; name those"
         )
     chosen: Signal | None = signal
     about = {
@@ -68,7 +74,6 @@ def calibrate(
     fits = {f"memory ({fitted.signal})": fitted.memory} | {
         f"{amount} passage{'s' if amount != '1' else ''}": one for amount, one in names.items()
     }
-    picture = output.with_suffix(".png")
     picture.write_bytes(png(reliability_diagram(fits)))
     table = Table("answers", "questions", "right", "error (ECE)", "before")
     for name, one in fits.items():
@@ -88,12 +93,22 @@ def calibrate(
     err.print(f"{output} and {picture} written")
 
 
+def _files(folders: Iterable[Path]) -> Iterator[Path]:
+    """Of the results, and what graded them."""
+    from openrag_core.evaluation import results  # noqa: PLC0415  (slow to load)
+
+    for folder in folders:
+        yield from (folder / n for n in (results.CONFIG, results.SUMMARY, results.CURVES))
+        yield folder / results.PICTURE
+        yield from folder.glob("*.jsonl")
+
+
 def _asked(config: Mapping[str, Any]) -> str:
-    """What answered, whatever it was asked about."""
-    settings = config["settings"]
-    model = settings.get("model_sha256") or settings.get("model")
-    parts = [settings.get(name) for name in ("base", "dtype", "reranker")]
-    return json.dumps([config["pipeline"], model, *parts], sort_keys=True, default=str)
+    """What answered, whatever it was asked about and wherever that lay."""
+    given = config["settings"]
+    settings = {name: value for name, value in given.items() if name not in _DATA}
+    settings["model"] = given.get("model_sha256") or given.get("model")
+    return json.dumps([config["pipeline"], settings], sort_keys=True, default=str)
 
 
 def _targets(file: Path, records: list[dict[str, object]]) -> Table:
@@ -128,7 +143,7 @@ def report(
     from openrag_core.evaluation import read_results  # noqa: PLC0415  (slow to load)
     from openrag_core.evaluation.report import page  # noqa: PLC0415
 
-    new_file("--out", output, "report.html")
+    new_file("--out", output, "report.html", read=_files(results))
     runs = {str(folder): read_results(folder) for folder in results}
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(page(runs), encoding="utf-8")

@@ -284,12 +284,27 @@ def test_the_commands_refuse_what_they_cannot_use(openrag: Run, tmp_path: Path) 
     mine = folder(tmp_path / "three", {**CONFIG, "settings": {"model": "mine"}})
     refused = openrag("calibrate", str(first), str(mine))
     assert "different models or pipelines" in " ".join(refused.err.split())
+    asked = {**CONFIG["settings"], "instruction": "In one word."}
+    brief = folder(tmp_path / "four", {**CONFIG, "settings": asked})
+    refused = openrag("calibrate", str(first), str(brief))
+    assert "asked with other settings" in " ".join(refused.err.split())
+    moved = {**CONFIG["settings"], "index": "elsewhere", "index_sha256": "1"}
+    other = folder(tmp_path / "five", {**CONFIG, "settings": moved})
+    assert openrag("calibrate", str(first), str(other)).code == 0
     refused = openrag("calibrate", str(first), str(first))
     assert "a folder is named twice" in refused.err
     for command in ("calibrate", "report"):
         refused = openrag(command, str(first), "--out", str(tmp_path))
         assert f"--out {tmp_path} is a folder: name a file" in refused.err.replace("\n", "")
         assert refused.code == 1
+        refused = openrag(command, str(first), "--out", str(first / "results.jsonl"))
+        assert "is read by this command" in " ".join(refused.err.split())
+        assert refused.code == 1
+    (first / "adaptive.png").touch()
+    refused = openrag("calibrate", str(first), "--out", str(first / "adaptive.yaml"))
+    assert "adaptive.png is read by this command" in refused.err.replace("\n", "")
+    refused = openrag("calibrate", str(first), "--out", "gate.png")
+    assert "is where the diagram goes: name a .json file" in " ".join(refused.err.split())
     refused = openrag("report", str(tmp_path))
     assert refused.code == 1
     assert "holds no evaluation" in refused.err
