@@ -30,6 +30,7 @@ class Judge:
     def judge(self, question, answer, passage):
         return Judgement(relevant=False, support="none", utility=2)
 judge = Judge()
+CHAT = "a chat model"
 """
 
 
@@ -117,6 +118,10 @@ def test_what_was_left_out_is_said(openrag: Run) -> None:
             ("questions.jsonl", "--critic", "broken:judge"),
             "broken cannot be imported (KeyError: 'K",
         ),
+        (
+            ("questions.jsonl", "--critic", "critics:CHAT", "--mine", "passages.jsonl"),
+            "the critic must be an object with `name` and `judge`; got str",
+        ),
         (("questions.jsonl", "-o", "."), "--output . is a folder: name a file, such as rows.jsonl"),
         (("questions.jsonl", "--gold", "-1"), "gold must be rows per question, >= 0; got -1"),
         (("questions.jsonl", "--window", "0"), "window must be at least 1 word; got 0"),
@@ -135,6 +140,7 @@ def test_bad_input_is_said(openrag: Run, arguments: tuple[str, ...], message: st
     assert message in " ".join(result.err.split())
     assert "Traceback" not in result.err
     assert not Path("rows.jsonl").exists()
+    assert not Path("rows.index").exists()
 
 
 def test_a_model_is_trained_and_answers(openrag: Run, tmp_path: Path) -> None:

@@ -182,5 +182,8 @@ def _index(passages: Mapping[str, Text], folder: Path) -> PassageIndex:
 
 
 def _critic(path: str) -> Critic:
+    from openrag_core.training.critic import check_critic  # noqa: PLC0415
+
     found: Critic = load_object("--critic", path, "an object with `name` and `judge`")
+    check_critic(found)
     return found

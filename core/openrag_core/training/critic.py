@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 from tenacity import RetryError, Retrying, stop_after_attempt, wait_random_exponential
 
 from openrag_core.cache import JsonCache
 from openrag_core.conversation import ChatModel, known_chat_name, say
-from openrag_core.errors import CriticError
+from openrag_core.errors import ConfigError, CriticError
 from openrag_core.replies import read_json
 from openrag_core.training.questions import Question, Text
 
@@ -73,6 +73,7 @@ class Judgement:
         return relevance, f"{_SUPPORT[self.support]}[Utility:{self.utility}]"
 
 
+@runtime_checkable
 class Critic(Protocol):
     """Judges passages; several threads may ask at once."""
 
@@ -88,6 +89,19 @@ class Critic(Protocol):
             CriticError: There is no judgement to be had.
         """
         ...
+
+
+def check_critic(critic: object) -> None:
+    """Refuse what cannot judge, before anything is computed or paid for.
+
+    Raises:
+        ConfigError: It has no `name` or no `judge`.
+    """
+    if not isinstance(critic, Critic):
+        raise ConfigError(
+            f"the critic must be an object with `name` and `judge`; got {type(critic).__name__}: "
+            "put a chat model into a ChatCritic"
+        )
 
 
 class ChatCritic:
@@ -178,7 +192,7 @@ def judge_all(
         progress: Called with how many were judged since the last call.
 
     Raises:
-        CriticError: There is no judgement to be had for one.
+        CriticError: There is no judgement to be had for one, or the critic fails.
     """
 
     def judge(pair: tuple[Question, Text]) -> Judgement:
@@ -186,7 +200,7 @@ def judge_all(
         key = (critic.name, question.question, question.answers[0], asdict(passage))
         kept: dict[str, Any] | None = cache.get(*key)
         if kept is None:
-            found = critic.judge(question.question, question.answers[0], passage)
+            found = _judged(critic, question, passage)
             cache.put(asdict(found), *key)
         else:
             found = Judgement(**kept)
@@ -200,3 +214,20 @@ def judge_all(
             yield (*pair, judgement)
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _judged(critic: Critic, question: Question, passage: Text) -> Judgement:
+    try:
+        found = critic.judge(question.question, question.answers[0], passage)
+    except CriticError:
+        raise
+    except Exception as error:  # of the user's own code
+        raise CriticError(
+            f"the critic {critic.name} failed on {question.question[:80]!r} "
+            f"({type(error).__name__}: {error}). What it judged before is kept: run it again"
+        ) from error
+    if not isinstance(found, Judgement):
+        raise CriticError(
+            f"the critic {critic.name} must give a Judgement; got {type(found).__name__}"
+        )
+    return found

@@ -14,7 +14,7 @@ from openrag_core.cache import JsonCache
 from openrag_core.errors import ConfigError, TrainingDataError
 from openrag_core.model import TransformersGenerator
 from openrag_core.ports import Generator, Retriever
-from openrag_core.training.critic import Critic, judge_all
+from openrag_core.training.critic import Critic, check_critic, judge_all
 from openrag_core.training.distractors import mine_distractors, misleads
 from openrag_core.training.examples import Mix, judged_row, make_rows
 from openrag_core.training.instructions import instructions
@@ -38,7 +38,7 @@ class Helpers:
     """Who fills in what the questions do not say; without one, that is left out.
 
     Raises:
-        ConfigError: The reader's reflection tokens are not trained.
+        ConfigError: The critic is none, or the reader's reflection tokens are not trained.
     """
 
     base: Generator | None = None
@@ -61,6 +61,8 @@ class Helpers:
     def __post_init__(self) -> None:
         if self.reader is not None:
             check_reader(self.reader, self.reader_name)
+        if self.critic is not None:
+            check_critic(self.critic)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,9 @@ Schedule = Literal["linear", "cosine", "constant", "constant_with_warmup", "warm
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
 
 class Mixture(_Part):
@@ -98,7 +100,7 @@ class Recipe(_Part):
     """Compute activations twice, and keep fewer."""
     fsdp: bool = False
     """Shard the model over the processes of torchrun; otherwise each holds all of it."""
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=2**32)
 
     log_every: _Count = 10
     """Steps."""

@@ -1,11 +1,12 @@
 """core/openrag_core/training/critic.py: labels from a critic that fails, repeats and is resumed."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from openrag_core import ConfigError, CriticError
-from openrag_core.training import ChatCritic, JsonCache, Judgement, Question, Text
+from openrag_core.training import ChatCritic, Helpers, JsonCache, Judgement, Question, Text
 from openrag_core.training.critic import judge_all, parse_judgement
 from tests.core.training.fakes import FakeCritic
 from tests.fakes import FakeChat
@@ -105,3 +106,28 @@ def test_what_was_judged_before_a_failure_is_not_judged_again(tmp_path: Path) ->
     other = FakeCritic(name="another critic")
     list(judge_all([ASKED], other, cache=JsonCache(file)))
     assert len(other.judged) == 3
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        (RuntimeError("rate limit"), r"critic mine failed on 'Who\?' .RuntimeError: rate limit"),
+        ({"relevant": True}, "critic mine must give a Judgement; got dict"),
+    ],
+)
+def test_a_critic_of_ones_own_fails_in_words(said: object, message: str) -> None:
+    class Mine:
+        name = "mine"
+
+        def judge(self, *_: object) -> Any:  # noqa: ANN401
+            if isinstance(said, Exception):
+                raise said
+            return said
+
+    with pytest.raises(CriticError, match=message):
+        list(judge_all([ASKED], Mine(), cache=JsonCache()))
+
+
+def test_a_chat_model_is_no_critic() -> None:
+    with pytest.raises(ConfigError, match="got FakeChat: put a chat model into a ChatCritic"):
+        Helpers(critic=FakeChat(str))  # type: ignore[arg-type]
