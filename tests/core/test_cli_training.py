@@ -69,6 +69,19 @@ def test_rows_are_built_from_everything_that_helps(openrag: Run) -> None:
 
 
 @pytest.mark.usefixtures("files")
+def test_a_base_that_was_trained_again_is_asked_again(openrag: Run, tmp_path: Path) -> None:
+    command = ("data", "build", "questions.jsonl", "-o", "rows.jsonl", "--min-no-retrieval", "0")
+    kept = []
+    for tied in (True, True, False):
+        base = make_base(tmp_path / "base", tied=tied)
+        (base / "chat_template.jinja").write_text("{{ messages[-1].content }}", encoding="utf-8")
+        made = openrag(*command, "--base", "base")
+        assert made.code == 0, made.err
+        kept.append(len(Path("rows.cache.jsonl").read_text(encoding="utf-8").split()))
+    assert kept[0] == kept[1] < kept[2]
+
+
+@pytest.mark.usefixtures("files")
 def test_distractors_are_read_as_if_they_were_relevant(openrag: Run) -> None:
     command = ("data", "build", "questions.jsonl", "-o", "rows.jsonl", "--mine", "passages.jsonl")
     made = openrag(*command, "--gold", "0", "--mixed", "0", "--reader", "bundled")

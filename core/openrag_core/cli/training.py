@@ -13,6 +13,7 @@ from openrag_core.build import Settings, open_index
 from openrag_core.cli import render_training as render
 from openrag_core.cli.console import err, goes_on, out, progress
 from openrag_core.cli.loading import folder_to_fill, load_object, new_file, old_file
+from openrag_core.weights import BUNDLED, BUNDLED_ADAPTER, checkpoint_folder
 
 if TYPE_CHECKING:
     from openrag_core.retrieval import PassageIndex
@@ -144,6 +145,7 @@ def _helpers(
     from openrag_core import training  # noqa: PLC0415
     from openrag_core.model import TransformersGenerator, load  # noqa: PLC0415
     from openrag_core.model.checkpoints.dense import dense_folder  # noqa: PLC0415
+    from openrag_core.retrieval.encoders import fingerprint  # noqa: PLC0415
 
     given: dict[str, Any] = {"cache": training.JsonCache(output.with_suffix(".cache.jsonl"))}
     if critic is not None:
@@ -153,12 +155,14 @@ def _helpers(
         given |= {"whole": passages, "retriever": _index(passages, output.with_suffix(".index"))}
     if base is not None:
         with err.status("loading the base"):
-            model = TransformersGenerator(*load(dense_folder(base)), max_new_tokens=16)
-        given |= {"base": model, "base_name": base}
+            folder = dense_folder(base)
+            model = TransformersGenerator(*load(folder), max_new_tokens=16)
+        given |= {"base": model, "base_name": fingerprint(folder)}
     if reader is not None:
         with err.status("loading the reader"):
+            folder = BUNDLED_ADAPTER if reader == BUNDLED else checkpoint_folder(reader)
             model = TransformersGenerator(*load(reader), max_new_tokens=32)
-        given |= {"reader": model, "reader_name": reader}
+        given |= {"reader": model, "reader_name": fingerprint(folder)}
     return training.Helpers(**given)
 
 
