@@ -77,12 +77,13 @@ def write_json_lines(objects: Iterable[Any], file: str | Path, *, error: Error) 
 def text_field(
     where: str, content: dict[str, Any], name: str, *, default: str | None = None, error: Error
 ) -> str:
-    """A field that must hold text.
+    """A field that must hold text; null is absent.
 
     Raises:
         OpenRAGError: It does not, or is absent without a default; of the type `error`.
     """
-    value = content.get(name, default)
+    value = content.get(name)
+    value = default if value is None else value
     if not isinstance(value, str):
         given = "absent" if value is None else f"{type(value).__name__} {str(value)[:40]!r}"
         raise error(f"{where}: field {name!r} must be text; it is {given}")

@@ -83,14 +83,20 @@ def read_passages(path: str | Path) -> dict[str, Text]:
     """Passages of a .jsonl or .jsonl.gz file, {"id", "title", "text"} each, by id.
 
     Raises:
-        TrainingDataError: It cannot be read, or a field is malformed; the message names file,
-            line and field.
+        TrainingDataError: It cannot be read, a field is malformed (the message names file, line
+            and field), an id is there twice, or there is no passage at all.
     """
-    passages = {}
+    passages: dict[str, Text] = {}
     for where, content in read_json_lines(path):
         name = text_field(where, content, "id")
+        if name in passages:
+            raise TrainingDataError(
+                f"{where}: the id {name!r} is there already: give each passage its own"
+            )
         title = text_field(where, content, "title", default="")
         passages[name] = Text(title, text_field(where, content, "text"))
+    if not passages:
+        raise TrainingDataError(f"{path}: there is no passage in it")
     return passages
 
 
@@ -114,9 +120,10 @@ def _question(where: str, content: dict[str, Any]) -> Question:
     known = content.get("known")
     if known is not None and not isinstance(known, bool):
         raise TrainingDataError(f"{where}: field 'known' must be true, false or null")
+    place = where.rpartition(", ")[2]  # the same rows are drawn wherever the file lies
     return Question(
-        id=text_field(where, content, "id", default=where),
-        question=text_field(where, content, "question"),
+        id=text_field(where, content, "id", default=place),
+        question=_full_text(where, content, "question"),
         answers=tuple(answers),
         gold=_passages(where, content, "gold"),
         distractors=_passages(where, content, "distractors"),
@@ -126,16 +133,23 @@ def _question(where: str, content: dict[str, Any]) -> Question:
 
 
 def _passages(where: str, content: dict[str, Any], name: str) -> tuple[Text, ...]:
-    passages = content.get(name, [])
+    passages = [] if content.get(name) is None else content[name]
     if not isinstance(passages, list) or not all(isinstance(one, dict) for one in passages):
         raise TrainingDataError(f"{where}: field {name!r} must be a list of {{'title', 'text'}}")
     at = f"{where}, {name}"
     for one in passages:
         check_names(at, one, ("title", "text"))
     return tuple(
-        Text(text_field(at, one, "title", default=""), text_field(at, one, "text"))
+        Text(text_field(at, one, "title", default=""), _full_text(at, one, "text"))
         for one in passages
     )
+
+
+def _full_text(where: str, content: dict[str, Any], name: str) -> str:
+    text = text_field(where, content, name)
+    if not text.strip():
+        raise TrainingDataError(f"{where}: field {name!r} must not be blank")
+    return text
 
 
 def _is_text(value: object) -> bool:

@@ -25,13 +25,19 @@ def test_little_is_enough(tmp_path: Path) -> None:
     others = '"other": 1, "distractor_ids": ["7"]'
     file.write_text(f'{{"question": "Who?", "answers": ["Ana"], {others}}}\n', encoding="utf-8")
     (question,) = read_questions(file)
-    assert question == Question(f"{file}, line 1", "Who?", ("Ana",))
+    assert question == Question("line 1", "Who?", ("Ana",))  # wherever the file lies
+    nothing = '"id": null, "gold": null, "distractors": [{"title": null, "text": "It rained."}]'
+    file.write_text(f'{{"question": "Who?", "answers": ["Ana"], {nothing}}}\n', encoding="utf-8")
+    (other,) = read_questions(file)
+    assert other == Question("line 1", "Who?", ("Ana",), distractors=(Text("", "It rained."),))
 
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
         ({"question": 1}, r"line 1: field 'question' must be text"),
+        ({"question": " "}, r"line 1: field 'question' must not be blank"),
+        ({"gold": [{"text": " "}]}, r"line 1, gold: field 'text' must not be blank"),
         ({"answers": []}, r"field 'answers' must be a list of at least one text; got \[\]"),
         ({"answers": [""]}, r"field 'answers' must be"),
         ({"answers": "Ana"}, r"field 'answers' must be"),
@@ -54,6 +60,12 @@ def test_passages_are_read_by_id(tmp_path: Path) -> None:
     file = tmp_path / "p.jsonl"
     file.write_text('{"id": "a", "title": "T", "text": "x"}\n{"id": "b", "text": "y"}\n', "utf-8")
     assert read_passages(file) == {"a": Text("T", "x"), "b": Text("", "y")}
+    file.write_text('{"id": "a", "text": "x"}\n{"id": "a", "text": "y"}\n', "utf-8")
+    with pytest.raises(TrainingDataError, match=r"line 2: the id 'a' is there already"):
+        read_passages(file)
+    file.write_text("\n", "utf-8")
+    with pytest.raises(TrainingDataError, match=r"p\.jsonl: there is no passage in it"):
+        read_passages(file)
     file.write_text('{"title": "T", "text": "x"}', "utf-8")
     with pytest.raises(TrainingDataError, match=r"line 1: field 'id'"):
         read_passages(file)
