@@ -35,6 +35,8 @@ def evaluated(done: Evaluated) -> RenderableType:
     table.add_row("seconds a question", *(f"{seconds:.2f}" for seconds in times))
     unread = summary["unread"]
     note = [Text(f"{unread} of them without a passage to read")] if unread else []
+    if refused := summary["refused"]:
+        note.append(Text(f"{refused} of them could not be asked, and count as wrong"))
     return Group(table, *note, Text(f"{done.asked} asked now; everything is in {done.folder}"))
 
 

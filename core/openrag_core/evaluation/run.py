@@ -24,7 +24,7 @@ from openrag_core.evaluation.tasks import Said, Task, task
 from openrag_core.gate import Gate, f_meanp, f_minp, f_ret
 from openrag_core.pipeline import OpenRAG
 from openrag_core.ports import Generator, Settled
-from openrag_core.records import Answer, Draft, Evidence, Passage, Written
+from openrag_core.records import Answer, Decision, Draft, Evidence, Passage, Written
 
 Source = Literal["given", "index", "none"]
 _VERSIONS = ("torch", "transformers", "qdrant-edge-py", "sentence-transformers", "rouge-score")
@@ -95,7 +95,7 @@ def evaluate(  # noqa: PLR0913  (each is named where it is called)
         rest = [example for example in wanted if example.id not in done]
         progress(len(wanted) - len(rest), len(wanted))
         for batch in _batches(rest, batch_size):
-            kept.append(_answered(_Pass(rag, chosen, name, source, batch), data))
+            kept.append(_answered(_Pass(rag, chosen, name, source, batch)))
             progress(len(batch), len(wanted))
         summary = summarise(kept.records)
         kept.conclude(summary, *_curves(kept.records, summary["metric"]))
@@ -154,6 +154,17 @@ class _Pass:
             )
         ]
 
+    def refused(self, reason: str) -> results.Record:
+        """Of the only question, which cannot be asked: nothing is said, and that is wrong."""
+        (example,) = self.batch
+        never, always = Decision(retrieve=False, mode="never"), Decision(True, "always")
+        memory = Answer(example.question, "", never, 0.0, grounded=False, draft=Draft("", ()))
+        reading = replace(memory, decision=always, draft=None) if self.source != "none" else None
+        request = 1.0 if self.rag.generator.reflection_trained else None
+        record = self._record(example, memory, 0.0, request, reading)
+        scores = {way: dict.fromkeys(own, 0.0) for way, own in record["scores"].items()}
+        return record | {"scores": scores, "extra": {**record["extra"], "refused": reason}}
+
     def _reader(self, asked: OpenRAG) -> OpenRAG:
         if self.source == "index":
             return replace(asked, gate=Gate())
@@ -202,15 +213,14 @@ class _Pass:
         return answer.to_dict() | {"seconds": share, "tokens": tokens}
 
 
-def _answered(asked: _Pass, data: Path) -> list[results.Record]:
+def _answered(asked: _Pass) -> list[results.Record]:
     try:
         return asked.records()
     except QuestionError as error:  # which does not know the row
-        names = ", ".join(example.id for example in asked.batch)
-        raise EvaluationError(
-            f"{data}: a question among {names} cannot be asked ({error}); a batch size of 1 tells "
-            "which one"
-        ) from error
+        if len(asked.batch) == 1:
+            return [asked.refused(str(error))]
+        alone = (replace(asked, batch=[example]) for example in asked.batch)
+        return [record for one in alone for record in _answered(one)]
 
 
 @dataclass(frozen=True, slots=True)

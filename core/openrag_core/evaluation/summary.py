@@ -21,7 +21,8 @@ def summarise(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     Returns:
         {"task", "metric", "n", "memory": {metric: mean_with_interval(...)}, "reading": {...},
         "kinds": {kind: {"memory": mean of the main metric, "reading": ..., "n": ...}},
-        "unread": number of questions for which there was no passage to read,
+        "refused": number of questions that could not be asked,
+        "unread": number of questions for which there was no passage to read, those included,
         "seconds" and "tokens": {"memory": mean of a question, "reading": ...}}.
 
     Raises:
@@ -37,6 +38,7 @@ def summarise(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "n": len(records),
         **{way: _means(records, way) for way in WAYS},
         "kinds": {kind: _of_kind(records, kind, metric) for kind in kinds if kind},
+        "refused": sum("refused" in one["extra"] for one in records),
         "unread": sum(not one["candidates"] for one in _given(records, "reading")),
         "seconds": {way: _mean(map(seconds, _given(records, way))) for way in WAYS},
         "tokens": {way: _mean(one["tokens"] for one in _given(records, way)) for way in WAYS},

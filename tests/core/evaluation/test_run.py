@@ -253,7 +253,9 @@ def test_a_run_that_fails_keeps_what_is_done(rag: OpenRAG, data: Path, tmp_path:
     assert len(results(folder)) == COUNT
 
 
-def test_a_question_that_is_too_long_is_named(rag: OpenRAG, data: Path, tmp_path: Path) -> None:
+def test_a_question_that_is_too_long_is_wrong_and_the_others_are_asked(
+    rag: OpenRAG, data: Path, tmp_path: Path
+) -> None:
     class Short(FakeGenerator):
         def draft(self, questions: Sequence[str], settled: Settled | None = None) -> list[Draft]:
             if ASKED[3] in questions:
@@ -263,12 +265,18 @@ def test_a_question_that_is_too_long_is_named(rag: OpenRAG, data: Path, tmp_path
     generator = rag.generator
     assert isinstance(generator, FakeGenerator)
     short = replace(rag, generator=Short(drafts=generator.drafts))
-    for size, names in ((2, "q2, q3"), (1, "q3")):
-        with pytest.raises(
-            EvaluationError, match=f"among {names} cannot be asked .the prompt has 9"
-        ):
-            evaluate(short, "popqa", data, tmp_path / "out", batch_size=size)
-    assert [record["id"] for record in results(tmp_path / "out")] == ["q0", "q1", "q2"]
+    done = evaluate(short, "popqa", data, tmp_path / "out", batch_size=2)
+    records = results(tmp_path / "out")
+    assert [record["id"] for record in records] == [f"q{n}" for n in range(COUNT)]
+    reasons = [record["extra"].get("refused") for record in records]
+    assert reasons == [None, None, None, "the prompt has 9 tokens", None, None, None]
+    assert {score for own in records[3]["scores"].values() for score in own.values()} == {0.0}
+    assert records[3]["scores"]["reading"].keys() == records[2]["scores"]["reading"].keys()
+    assert records[3]["signals"] == {"f_minp": 0.0, "f_meanp": 0.0, "f_ret": None}
+    assert (done.summary["refused"], done.summary["reading"]["match"]["mean"]) == (1, 6 / 7)
+    assert evaluate(short, "popqa", data, tmp_path / "out").asked == 0
+    evaluate(short, "popqa", data, tmp_path / "none", passages="none")
+    assert [record["reading"] for record in read_results(tmp_path / "none")[1]] == [None] * COUNT
 
 
 def test_the_limit_may_grow(rag: OpenRAG, data: Path, tmp_path: Path) -> None:
