@@ -121,7 +121,7 @@ def records(count: int = 400) -> list[Record]:
 
 
 RECORDS = records()
-CONFIG = {
+CONFIG: dict[str, Any] = {
     "task": "nq",
     "data": {"file": "nq.jsonl", "sha256": "0"},
     "passages": "index",

@@ -15,6 +15,7 @@ from openrag_core.evaluation import TASKS, Example, read_examples, task
 Row = dict[str, Any]
 PASSAGE = {"title": "Velora Bridge", "text": "Ana Tolvik opened it in 1893."}
 OTHER = {"title": "Keth", "text": "The Keth is a river."}
+NO_FACTS: tuple[object, ...] = ({"title": None}, 5, [[]], [[["t"], 0]])
 CONTEXT = [["Velora Bridge", ["Built.", " Opened."]], ["Keth", ["A river."]]]
 
 
@@ -154,8 +155,7 @@ def test_official_multihop_rows(read: Read) -> None:
         },
         "supporting_facts": {"title": ["Velora Bridge"], "sent_id": [1]},
     }
-    titles, sentences = on_a_hub["context"].values()
-    copy = on_a_hub | {"_id": "h4", "context": {"title": titles, "content": sentences}}
+    copy = json.loads(json.dumps(on_a_hub | {"_id": "h4"}).replace('"sentences"', '"content"'))
     first, second, third, fourth, fifth = read(
         hotpot, musique, on_a_hub, hotpot | {"_id": "h3", "supporting_facts": None}, copy
     )
@@ -280,7 +280,7 @@ def test_what_cannot_be_answered(read: Read) -> None:
                 {"question": "Who?", "answers": ["x"], "context": CONTEXT, "supporting_facts": one},
                 "field 'supporting_facts' must be a list",
             )
-            for one in ({"title": None}, 5, [[]], [[["t"], 0]])
+            for one in NO_FACTS
         ),
         (
             {"question": "Who?", "answers": ["x"], "gold": [PASSAGE], "gold_ids": {"a": 1}},
