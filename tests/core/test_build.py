@@ -125,6 +125,14 @@ def test_a_reranker_may_be_a_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     assert asked == [(str(tmp_path), {"device": "cpu"})]
 
 
+def test_pieces_that_the_encoder_cannot_read_whole_are_refused(tmp_path: Path) -> None:
+    for cache in (None, tmp_path / "vectors.db"):
+        settings = Settings(index=tmp_path / "index", chunk_size=400, encoder_cache=cache)
+        with pytest.raises(ConfigError, match=r"chunk_size=400, and the encoder .* reads 256"):
+            open_index(settings)
+    assert open_index(Settings(index=tmp_path / "index", chunk_size=256)).chunk.size == 256
+
+
 def test_an_index_of_another_encoder_is_given_free_again(tmp_path: Path) -> None:
     settings = Settings(index=tmp_path / "index")
     file = tmp_path / "a.txt"

@@ -97,7 +97,7 @@ def document_from_text(
         raise DocumentError(
             f"{document_id}: its metadata is not what JSON can hold ({error})"
         ) from error
-    sections = tuple(one for one in markdown_sections(text, title) if one.text.strip())
+    sections = tuple(filter(_says_something, markdown_sections(text, title)))
     if not sections:
         raise DocumentError(f"{document_id}: holds no text")
     return Document(document_id, source or document_id, digest, sections, known)
@@ -177,7 +177,7 @@ def read_file(file: Path, max_bytes: int = MAX_BYTES) -> Document:
     content_hash = hash_file(file)
     source = str(file.resolve())
     try:
-        sections = tuple(section for section in reader(file) if section.text.strip())
+        sections = tuple(filter(_says_something, reader(file)))
         "".join([source, *(section.title + section.text for section in sections)]).encode()
     except UnicodeDecodeError as error:
         raise DocumentError("is not UTF-8 text: convert it (iconv -t UTF-8)") from error
@@ -221,6 +221,11 @@ def markdown_sections(text: str, title: str = "") -> Iterator[Section]:
                 above[level] = name
             start = token.map[1]
     yield _section(above, lines[start:], offsets[start])
+
+
+def _says_something(section: Section) -> bool:
+    """Whether there is more in it than rules."""
+    return re.search(r"[^\s*_-]", section.text) is not None
 
 
 def _is_bold(inline: Token) -> bool:

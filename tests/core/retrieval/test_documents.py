@@ -3,12 +3,20 @@
 import os
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pypdf import PdfWriter
 
 from openrag_core import DocumentError
-from openrag_core.retrieval.documents import Section, find_files, markdown_sections, read_file
+from openrag_core.retrieval.documents import (
+    Section,
+    document_from_text,
+    find_files,
+    has_content,
+    markdown_sections,
+    read_file,
+)
 
 DOCUMENTS = Path(__file__).parents[3] / "examples" / "documents"
 
@@ -48,6 +56,73 @@ def test_lines_end_where_markdown_ends_them() -> None:
 def test_front_matter_is_no_heading() -> None:
     sections = markdown_sections("---\ntitle: Bridge\ndate: 2020\n---\n\nOpen.\n")
     assert [(s.title, s.text.strip()) for s in sections] == [("", "Open.")]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "---\n\nImportant notice.\n\n---\n\nThe rest.",
+        "-----\nMEETING NOTES\n-----\nThe rest.",
+        "----------\nFrom: Ann\nThe bridge closes.\n----------\nThe rest.",
+    ],
+)
+def test_text_between_two_rules_is_read(text: str) -> None:
+    (section, *more) = [one for one in markdown_sections(text) if one.text.strip()]
+    read = " ".join(f"{one.title} {one.text}" for one in (section, *more))
+    assert all(word in read for word in ("rest", "notice", "NOTES", "Ann") if word in text)
+
+
+def test_a_rule_at_the_head_of_a_page_is_no_front_matter(tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    page.write_text("<hr><h1>Notice</h1><p>Closed on Sunday.</p><hr><p>Rest.</p>", encoding="utf-8")
+    read = [(one.title, one.text.strip()) for one in read_file(page).sections]
+    assert [title for title, _ in read] == ["Notice"]  # nor is the rule a section
+    assert "Closed on Sunday." in read[0][1]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), {1, 2}])
+def test_metadata_that_no_store_can_keep_is_refused_with_its_document(value: Any) -> None:  # noqa: ANN401
+    with pytest.raises(DocumentError, match="a: its metadata is not what JSON can hold"):
+        document_from_text("text", "a", metadata={"price": value})
+
+
+def test_metadata_is_kept_as_json_has_it() -> None:
+    document = document_from_text("text", "a", metadata={1: "x", "flags": (True, False)})  # type: ignore[dict-item]
+    assert document.metadata == {"1": "x", "flags": [True, False]}
+
+
+def test_the_id_of_a_document_is_a_text() -> None:
+    with pytest.raises(DocumentError, match="the id of a document must be a text, got 5"):
+        document_from_text("text", 5)  # type: ignore[arg-type]
+
+
+def test_what_may_not_be_looked_at_is_not_known_to_be_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden(*_: Any, **__: Any) -> Any:  # noqa: ANN401
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "is_file", forbidden)
+    monkeypatch.setattr(Path, "stat", forbidden)
+    assert has_content(Path("a.md"))
+    with pytest.raises(DocumentError, match="cannot be read: Permission denied"):
+        read_file(Path("a.md"))
+
+
+def test_files_that_may_not_be_looked_at_are_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.md").write_text("text", encoding="utf-8")
+    (tmp_path / "b.md").write_text("text", encoding="utf-8")
+    is_file = Path.is_file
+
+    def only_a(path: Path) -> bool:
+        if path.name == "b.md":
+            raise PermissionError(13, "Permission denied")
+        return is_file(path)
+
+    monkeypatch.setattr(Path, "is_file", only_a)
+    assert list(find_files([tmp_path])) == [tmp_path / "a.md"]
+    with pytest.raises(DocumentError, match="cannot be read: File name too long"):
+        list(find_files([tmp_path / ("z" * 300)]))
 
 
 def test_a_heading_with_nothing_below_is_a_text() -> None:

@@ -1,10 +1,14 @@
 """core/openrag_core/retrieval/edge.py: on disk, and one owner at a time."""
 
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from threading import Timer
 
 import pytest
+from filelock import FileLock
 
 from openrag_core import IndexLockedError, IndexMismatchError, PassageIndexError
 from openrag_core.retrieval import EdgeStore
@@ -139,6 +143,30 @@ def test_a_store_that_is_dropped_gives_the_folder_free(folder: Path) -> None:
     command = [sys.executable, "-c", HOLD, str(folder)]
     done = subprocess.run(command, input="", capture_output=True, text=True, check=True)
     assert done.stdout == "open\n"
+
+
+def test_a_store_that_is_closed_in_another_thread_is_not_in_the_way(folder: Path) -> None:
+    """Its engine is forgotten at once, and lets the folder go a moment later."""
+    lock = FileLock(folder / "lock", is_singleton=False, thread_local=False)
+    lock.acquire()
+    (folder / "owner").write_text(str(os.getpid()), encoding="utf-8")
+    letting_go = Timer(0.2, lock.release)
+    letting_go.start()
+    try:
+        assert EdgeStore(folder).count() == 3
+    finally:
+        letting_go.join()
+
+
+def test_a_folder_that_was_deleted_while_it_is_open_says_so(folder: Path) -> None:
+    store = EdgeStore(folder)
+    shutil.rmtree(folder)
+    new = EdgeStore(folder)
+    with pytest.raises(PassageIndexError, match=r"was deleted while .*: close what has it open"):
+        new.create(DESCRIPTION)
+    store.close()
+    new.create(DESCRIPTION)
+    assert new.count() == 0
 
 
 def test_two_creations_at_once_are_one(tmp_path: Path) -> None:

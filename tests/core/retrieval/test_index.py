@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -277,6 +278,44 @@ def test_a_foreign_index_is_refused_with_both_names(folder: Path, encoder: Lette
     PassageIndex(store, encoder).add_files([folder / "ferry.txt"])
     with pytest.raises(IndexMismatchError, match=r"encoder 'letters'.*using 'words'"):
         PassageIndex(store, LetterEncoder("words"))
+    assert store.count() == 1  # its client, the caller's, is still open
+
+
+def test_an_encoder_of_words_may_be_given_to_several_indexes(encoder: LetterEncoder) -> None:
+    shared = Bm25Encoder()
+    words = PassageIndex(memory(), encoder, sparse=shared)
+    words.add_documents([document_from_text("ferry " * 60, "long")])
+    before = words.sparse.encode_passages(["ferry"])
+    PassageIndex(memory(), encoder, sparse=shared).add_documents(
+        [document_from_text("ferry", "short")]
+    )
+    assert words.sparse.encode_passages(["ferry"]) == before
+
+
+def test_a_filter_that_holds_is_not_blamed_for_finding_nothing(encoder: LetterEncoder) -> None:
+    index = PassageIndex(memory(), encoder)
+    index.add_documents([document_from_text("ferry", "a", metadata={"part": "x"})])
+    words = SearchOptions(mode="sparse")
+    for held in (
+        ~(Field("metadata.draft") == True),  # noqa: E712  (a condition, no truth value)
+        (Field("metadata.draft") == "x") | (Field("metadata.part") == "x"),
+    ):
+        found = index.retrieve(["ferry", "zebra"], 2, replace(words, filter=held))
+        assert [len(own) for own in found] == [1, 0]
+    for missing in (
+        (Field("metadata.part") == "x") & (Field("metadata.draft") == "x"),
+        (Field("metadata.draft") == "x") | (Field("metadata.draft") == "y"),
+    ):
+        with pytest.raises(FilterError, match=r"has a field 'metadata\.draft'"):
+            index.retrieve(["zebra"], 2, replace(words, filter=missing))
+
+
+def test_one_id_is_no_list_of_ids(encoder: LetterEncoder) -> None:
+    index = PassageIndex(memory(), encoder)
+    index.add_documents([document_from_text("ferry", one) for one in ("1", "2", "12")])
+    with pytest.raises(ConfigError, match="'12' is one id: give a list"):
+        index.remove("12")
+    assert index.count() == 3
 
 
 def test_a_collection_of_another_program_is_told_from_ours(encoder: LetterEncoder) -> None:

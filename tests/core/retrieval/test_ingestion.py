@@ -1,11 +1,12 @@
 """core/openrag_core/retrieval/ingestion.py: nothing twice, nothing half, however it ends."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from qdrant_client import QdrantClient
 
 from openrag_core import (
     DocumentError,
@@ -18,6 +19,7 @@ from openrag_core.retrieval import (
     Document,
     IndexReport,
     PassageIndex,
+    ServerStore,
     TitleContext,
     document_from_text,
 )
@@ -50,6 +52,41 @@ def test_only_what_changed_is_touched(folder: Path, encoder: LetterEncoder) -> N
     assert report.passages == 1
     assert index.store.count() == 2
     assert "1894" in index.retrieve(["When was the bridge opened?"], 1)[0][0].text
+
+
+def test_names_that_lead_nowhere_are_skipped(folder: Path, encoder: LetterEncoder) -> None:
+    loop, seen = folder / "loop.md", list[Path]()
+    loop.symlink_to(loop)
+    files = [loop, folder / ("z" * 300 + ".md"), folder / "ferry.txt"]
+    report = PassageIndex(memory(), encoder).add_files(files, seen.append)
+    assert counts(report) == (1, 0, 0, 2)
+    assert all("cannot be read" in reason for reason in report.skipped.values())
+    assert sorted(seen) == sorted(files)
+
+
+class Meanwhile(ServerStore):
+    """Before it stores anything, somebody else does something."""
+
+    other: Callable[[], object] | None = None
+
+    def upsert(self, points: Sequence[Point]) -> None:
+        if self.other is not None:
+            other, self.other = self.other, None
+            other()
+        super().upsert(points)
+
+
+def test_two_writers_of_one_document_do_not_delete_it(encoder: LetterEncoder) -> None:
+    client = QdrantClient(":memory:")
+    ours, theirs = Meanwhile(client, "c"), ServerStore(client, "c")
+    index = PassageIndex(ours, encoder)
+    index.add_documents([document_from_text("Opened in 1893.", "d")])
+    other = PassageIndex(theirs, encoder)
+    ours.other = lambda: other.add_documents([document_from_text("Opened in 1895.", "d")])
+    index.add_documents([document_from_text("Opened in 1894.", "d")])
+    assert {one.text for one in index.passages()} == {"Opened in 1894.", "Opened in 1895."}
+    index.add_documents([document_from_text("Opened in 1895.", "d")])
+    assert [one.text for one in index.passages()] == ["Opened in 1895."]
 
 
 def test_what_is_gone_from_disk_can_be_removed(folder: Path, encoder: LetterEncoder) -> None:
