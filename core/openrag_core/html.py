@@ -218,7 +218,8 @@ def place(values: Mapping[str, Any]) -> str:
     source = str(values["source"])
     address = "://" in source and not source.startswith("file:")
     where = source if address else PurePath(source).name
-    page = f"page {values['metadata']['page']}" if "page" in values["metadata"] else ""
+    number = values["metadata"].get("page")
+    page = "" if number is None else f"page {number}"
     named = " · ".join(part for part in (values["title"], where) if part) or str(values["id"])
     return f"{named} · {page}" if page else named
 

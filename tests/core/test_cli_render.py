@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from rich.console import Console
 
-from openrag_core import Candidate, Passage, PassageScore, Written
+from openrag_core import Candidate, Passage, PassageScore, Written, html
 from openrag_core.cli import render
 from openrag_core.records import Answer, Decision
 from openrag_core.verdict import NOT_TOLD
@@ -55,3 +55,10 @@ def test_an_explanation_tells_what_a_fitted_gate_took() -> None:
         with screen.capture() as shown:
             screen.print(render.explanation(result))
         assert (told in shown.get()) is expected
+
+
+def test_a_page_that_nobody_knows_is_no_page() -> None:
+    passage = Passage("p", "Ana.", "Bridge", metadata={"page": None})
+    assert render.place(passage) == "Bridge · p"
+    assert render.place(replace(passage, metadata={"page": 0})) == "Bridge · p · page 0"
+    assert html.place(passage.to_dict()) == "Bridge"

@@ -159,7 +159,8 @@ def info(settings: Settings) -> RenderableType:
 
 def place(passage: Passage) -> str:
     """Where a reader finds the passage; files below the current folder are named from there."""
-    page = f"page {passage.metadata['page']}" if "page" in passage.metadata else ""
+    number = passage.metadata.get("page")
+    page = "" if number is None else f"page {number}"
     where = _relative(passage.source) if passage.source else passage.id
     return " · ".join(part for part in (passage.title, where, page) if part)
 

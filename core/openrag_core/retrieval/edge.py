@@ -112,6 +112,7 @@ class EdgeStore:
         self._folder = folder
         self._file = folder / "index.json"
         self._engine: Engine | None = None
+        self._closed = False
         self.address = str(folder)
         self._description: Mapping[str, Any] | None = None
         self._look()
@@ -120,6 +121,7 @@ class EdgeStore:
     def description(self) -> Mapping[str, Any] | None:
         """What it was made with; None where nothing was created yet, by this store or another."""
         if self._description is None:
+            self._check_open()
             self._look()
         return self._description
 
@@ -131,6 +133,7 @@ class EdgeStore:
         Raises:
             IndexMismatchError: It has another description.
         """
+        self._check_open()
         schema = Schema.of(description)
         points = self._folder / "points"
         vectors = EdgeVectorParams(size=schema.dimension, distance=Distance.Cosine)
@@ -230,18 +233,22 @@ class EdgeStore:
     def close(self) -> None:
         """Give the folder free for other processes, unless another store here has it open."""
         self._engine = None
-        self._description = self._description or {}  # and do not open it again
+        self._closed = True
 
     def _call(self, method: str, *args: object) -> Any:  # noqa: ANN401  (as the engine gives it)
         """Call a method of the open shard."""
-        if self._engine is None:
-            raise PassageIndexError(f"the index {self.address} is closed: open it again")
+        self._check_open()
+        assert self._engine is not None  # whoever calls has seen the description
         if self._engine.process != os.getpid():  # its threads did not come along: it would hang
             raise PassageIndexError(
                 f"the index {self.address} was opened before this process was forked: start "
                 "processes by spawn, and open it in one of them"
             )
         return guarded(self._folder, getattr(self._engine.shard, method), *args)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise PassageIndexError(f"the index {self.address} is closed: open it again")
 
     def _update(self, operation: UpdateOperation) -> None:
         self._call("update", operation)

@@ -238,6 +238,15 @@ def test_a_closed_index_says_so(folder: Path) -> None:
         store.search([query(1, 1)], 1, HYBRID)
 
 
+def test_so_does_one_that_was_never_made(tmp_path: Path) -> None:
+    store = EdgeStore(tmp_path / "index")
+    store.close()
+    store.close()
+    for use in (lambda: store.description, store.count, lambda: store.create(DESCRIPTION)):
+        with pytest.raises(PassageIndexError, match="is closed: open it again"):
+            use()
+
+
 def test_a_forked_process_is_told_instead_of_hanging(folder: Path) -> None:
     script = """
 import os, sys
