@@ -9,7 +9,7 @@ from openrag_core._extras import need
 from openrag_core.calibration import FILE, CalibratedGate, read_gate
 from openrag_core.chat_generator import ChatGenerator
 from openrag_core.condenser import ChatCondenser
-from openrag_core.conversation import Condenser
+from openrag_core.conversation import ChatModel, Condenser
 from openrag_core.errors import ConfigError
 from openrag_core.gate import Gate
 from openrag_core.pipeline import OpenRAG
@@ -177,11 +177,12 @@ def _loading(settings: Settings) -> dict[str, Any]:
 def _condenser(settings: Settings, generator: TransformersGenerator) -> Condenser:
     """The model itself, or the dense one that it was made from, which was trained to chat."""
     from openrag_core.model import BaseChat, TransformersChat  # noqa: PLC0415
+    from openrag_core.model.checkpoints.bundled import has_bundled_base  # noqa: PLC0415
 
-    if not generator.reflection_trained:
-        return ChatCondenser(TransformersChat(generator))
-    base = BaseChat(settings.model, base=settings.base, **_loading(settings))
-    return ChatCondenser(base, cautious=settings.model == BUNDLED)
+    chat: ChatModel = TransformersChat(generator)
+    if generator.reflection_trained:
+        chat = BaseChat(settings.model, base=settings.base, **_loading(settings))
+    return ChatCondenser(chat, cautious=has_bundled_base(generator.model))  # which is small
 
 
 def open_index(

@@ -1,6 +1,7 @@
 """core/openrag_core/build.py: settings -> parts."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,11 +26,18 @@ from openrag_core import (
 from openrag_core.build import Settings, build, open_index
 from openrag_core.calibration import CalibratedGate
 from openrag_core.filters import Condition
-from openrag_core.model import BaseChat, TransformersChat, TransformersGenerator, load
+from openrag_core.model import (
+    BaseChat,
+    TransformersChat,
+    TransformersGenerator,
+    bundled_tokenizer,
+    load,
+)
+from openrag_core.model.checkpoints.bundled import bundled_base
 from openrag_core.reranking.cross_encoder import CrossEncoderReranker
 from openrag_core.reranking.maxsim import MaxSimReranker
 from openrag_core.retrieval import EdgeStore, MultihopRetriever, PassageIndex
-from openrag_core.weights import ENCODER
+from openrag_core.weights import BUNDLED_ADAPTER, ENCODER
 from tests.fakes import FakeChat, FakeCondenser, FakeGenerator, FakeReranker, FakeRetriever
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
@@ -257,6 +265,26 @@ def test_questions_of_a_conversation_are_the_models_own_business_if_it_can_chat(
     assert build(none, retriever=retriever, condenser=given).condenser is given
     alone = build(none, retriever=retriever, generator=FakeGenerator())
     assert alone.condenser is None  # whose model could be asked?
+
+
+def test_whatever_has_the_bundled_models_base_is_condensed_for_as_carefully(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """That is as small, whatever the checkpoint is called."""
+    own = Path(shutil.copytree(BUNDLED_ADAPTER, tmp_path / "own"))
+    bundled_tokenizer().save_pretrained(own)
+    trained, untrained, dense = load(own), load(own), load(bundled_base())
+    untrained[0].config.reflection_trained = False
+    for loaded, kind in [
+        (trained, BaseChat),
+        (untrained, TransformersChat),
+        (dense, TransformersChat),
+    ]:
+        monkeypatch.setattr("openrag_core.model.load", lambda *_, one=loaded, **__: one)
+        settings = Settings(model=str(own), reranker="none")
+        chat, cautious = parts(build(settings, retriever=FakeRetriever([])).condenser)
+        assert isinstance(chat, kind)
+        assert cautious
 
 
 def test_a_target_takes_the_gate_that_was_fitted(tmp_path: Path) -> None:

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 from platformdirs import user_cache_dir
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+)
 
 from openrag_core.errors import CheckpointError
 from openrag_core.model.checkpoints.files import new_folder
@@ -45,6 +52,16 @@ def bundled_base() -> Path:
                 "or set OPENRAG_CACHE to another folder"
             ) from error
     return folder
+
+
+def has_bundled_base(model: PreTrainedModel) -> bool:
+    """Whether a model was made from the bundled dense one, or is it; by the name of its folder.
+
+    Args:
+        model: As `load` gives it.
+    """
+    config: Any = model.config
+    return Path(getattr(config, "base_config", config)._name_or_path).name == _NAME
 
 
 def _convert(gguf: Path, folder: Path) -> None:
