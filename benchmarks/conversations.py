@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 
 from openrag_core import ChatCondenser, Conversation, Message
+from openrag_core.condenser import MAX_NEW_TOKENS
 from openrag_core.model import BaseChat
 
 # What was asked and answered, what is asked next, and a word that a stand-alone question must
@@ -38,7 +39,8 @@ CASES = [
 
 def main() -> None:
     """Condense every case, and count."""
-    condenser = ChatCondenser(BaseChat(*(sys.argv[1:2] or ["bundled"])), cautious=True)
+    base = BaseChat(*(sys.argv[1:2] or ["bundled"]), max_new_tokens=MAX_NEW_TOKENS)
+    condenser = ChatCondenser(base, cautious=True)
     conversations = [
         Conversation(asked, (Message("user", question), Message("assistant", answer)))
         for question, answer, asked, _ in CASES

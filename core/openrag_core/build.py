@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from openrag_core._extras import need
 from openrag_core.calibration import FILE, CalibratedGate, read_gate
 from openrag_core.chat_generator import ChatGenerator
-from openrag_core.condenser import ChatCondenser
+from openrag_core.condenser import MAX_NEW_TOKENS, ChatCondenser
 from openrag_core.conversation import ChatModel, Condenser
 from openrag_core.errors import ConfigError
 from openrag_core.gate import Gate
@@ -179,9 +179,15 @@ def _condenser(settings: Settings, generator: TransformersGenerator) -> Condense
     from openrag_core.model import BaseChat, TransformersChat  # noqa: PLC0415
     from openrag_core.model.checkpoints.bundled import has_bundled_base  # noqa: PLC0415
 
-    chat: ChatModel = TransformersChat(generator)
+    chat: ChatModel = TransformersChat(generator, max_new_tokens=MAX_NEW_TOKENS)
     if generator.reflection_trained:
-        chat = BaseChat(settings.model, base=settings.base, **_loading(settings))
+        chat = BaseChat(
+            settings.model,
+            base=settings.base,
+            max_new_tokens=MAX_NEW_TOKENS,
+            max_batch_tokens=settings.max_batch_tokens,
+            **_loading(settings),
+        )
     return ChatCondenser(chat, cautious=has_bundled_base(generator.model))  # which is small
 
 

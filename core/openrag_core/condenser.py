@@ -31,12 +31,17 @@ _EXAMPLES = (
     ),
     ("Who discovered radium?", "Marie Curie", "How do plants grow?", "How do plants grow?"),
 )
+MAX_NEW_TOKENS = 128
+"""Of a rewritten question; whatever an answer may have."""
 _TURNS = 6  # of the conversation that are read, the last ones
 _LONGEST = 300  # characters of each
+_THOUGHTS = re.compile(r"\s*<think>.*?(</think>|\Z)", re.DOTALL)  # of a reasoning model
 
 
 class ChatCondenser:
     """Has a chat model rewrite the question; satisfies `Condenser`.
+
+    The question stays as it is where the reply holds none, or one that was cut off.
 
     Args:
         chat: The chat model.
@@ -61,13 +66,23 @@ class ChatCondenser:
         prompts = [prompt(one) for one in conversations]
         replies: list[Reply] = yield Call(self._chat, "reply", (prompts,))
         pairs = zip(conversations, replies, strict=True)
-        return [self._checked(one, reply.text) for one, reply in pairs]
+        return [self._checked(one, reply) for one, reply in pairs]
 
-    def _checked(self, conversation: Conversation, reply: str) -> str:
-        rewritten = next((line.strip() for line in reply.splitlines() if line.strip()), "")
+    def _checked(self, conversation: Conversation, reply: Reply) -> str:
+        rewritten = _first_line(reply)
         if not rewritten or (self._cautious and not _faithful(conversation, rewritten)):
             return conversation.question
         return rewritten
+
+
+def _first_line(reply: Reply) -> str:
+    """Of what was said, not thought; empty where there is none, or where it was cut off."""
+    said = reply.text
+    if thoughts := _THOUGHTS.match(said):
+        said = said[thoughts.end() :]
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    cut_off = reply.finish == "length" and len(lines) == 1
+    return lines[0] if lines and not cut_off else ""
 
 
 def prompt(conversation: Conversation) -> list[Message]:

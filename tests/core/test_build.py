@@ -25,6 +25,7 @@ from openrag_core import (
 )
 from openrag_core.build import Settings, build, open_index
 from openrag_core.calibration import CalibratedGate
+from openrag_core.condenser import MAX_NEW_TOKENS
 from openrag_core.filters import Condition
 from openrag_core.model import (
     BaseChat,
@@ -248,19 +249,22 @@ def test_questions_of_a_conversation_are_the_models_own_business_if_it_can_chat(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     retriever, none = FakeRetriever([]), Settings(**TINY, reranker="none")  # type: ignore[arg-type]
-    chat, cautious = parts(build(none, retriever=retriever).condenser)
+    narrow = replace(none, max_new_tokens=3, max_batch_tokens=512)
+    chat, cautious = parts(build(narrow, retriever=retriever).condenser)
     assert isinstance(chat, BaseChat)  # what knows reflection tokens chats no more
     assert not cautious
+    assert chat._limits == {"max_new_tokens": MAX_NEW_TOKENS, "max_batch_tokens": 512}
     with pytest.raises(ConfigError, match=r"tiny-a does not tell which dense model"):
         chat.reply([[Message("user", "Who?")]])
 
     model, tokenizer = load(TINY["model"], dtype="float32")
     model.config.reflection_trained = False
     monkeypatch.setattr("openrag_core.model.load", lambda *_, **__: (model, tokenizer))
-    rag = build(none, retriever=retriever)
+    rag = build(narrow, retriever=retriever)
     chat, cautious = parts(rag.condenser)
     assert isinstance(chat, TransformersChat)
     assert (chat._generator, cautious) == (rag.generator, False)
+    assert chat._limit == MAX_NEW_TOKENS  # a question is no answer
     given = FakeCondenser({})
     assert build(none, retriever=retriever, condenser=given).condenser is given
     alone = build(none, retriever=retriever, generator=FakeGenerator())

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -22,6 +23,11 @@ class Parrot:
     def reply(self, conversations: Sequence[Sequence[Message]]) -> list[Reply]:
         self.heard += map(list, conversations)
         return [Reply(text) for text in self.replies[: len(conversations)]]
+
+
+class CutOff(Parrot):
+    def reply(self, conversations: Sequence[Sequence[Message]]) -> list[Reply]:
+        return [replace(reply, finish="length") for reply in super().reply(conversations)]
 
 
 class NativeParrot(Parrot):
@@ -65,10 +71,24 @@ def test_only_the_last_turns_are_read_and_not_all_of_a_long_one() -> None:
         ("", WHEN.question),
         (" \n ", WHEN.question),
         ("In 1893.", "In 1893."),  # a large model is taken at its word
+        (f"<think>\nThe bridge,\n\nsurely.\n</think>\n\n{ALONE}", ALONE),
+        ("\n<think>\nThe bridge, sure", WHEN.question),  # it never came to say anything
+        ("What does <think> mean in HTML?", "What does <think> mean in HTML?"),
     ],
 )
 def test_the_first_line_of_the_reply_is_the_question(reply: str, question: str) -> None:
     assert ChatCondenser(Parrot(reply)).condense([WHEN]) == [question]
+
+
+@pytest.mark.parametrize(
+    ("reply", "question"),
+    [
+        ("When was the Velora", WHEN.question),
+        (f"{ALONE}\nIt was built in 18", ALONE),  # what was cut off is none of it
+    ],
+)
+def test_a_question_that_was_cut_off_is_none(reply: str, question: str) -> None:
+    assert ChatCondenser(CutOff(reply)).condense([WHEN]) == [question]
 
 
 @pytest.mark.parametrize(

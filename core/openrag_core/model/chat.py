@@ -129,6 +129,8 @@ class BaseChat:
     Args:
         path_or_name: Of the checkpoint, as `load` takes it.
         base: Where the dense model is, if it was moved.
+        max_new_tokens: Longest reply, in tokens, >= 1.
+        max_batch_tokens: See `TransformersGenerator`.
         **loading: How it is loaded; see `load`.
     """
 
@@ -137,10 +139,13 @@ class BaseChat:
         path_or_name: str | PathLike[str],
         *,
         base: str | PathLike[str] | None = None,
+        max_new_tokens: int = 64,
+        max_batch_tokens: int = 8192,
         **loading: Any,
     ) -> None:
         self._path_or_name = path_or_name
         self._base = base
+        self._limits = {"max_new_tokens": max_new_tokens, "max_batch_tokens": max_batch_tokens}
         self._loading = loading
         self._lock = Lock()
 
@@ -172,4 +177,4 @@ class BaseChat:
                 " or ask whole questions"
             )
         model, tokenizer = load(folder, **self._loading)
-        return TransformersChat(TransformersGenerator(model, tokenizer))
+        return TransformersChat(TransformersGenerator(model, tokenizer, **self._limits))

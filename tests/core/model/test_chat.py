@@ -208,6 +208,17 @@ def test_a_checkpoint_that_does_not_tell_its_base_cannot_condense() -> None:
         BaseChat(FIXTURES / "tiny-a").reply([ASKED])
 
 
+def test_the_base_keeps_to_the_limits_that_it_is_given(
+    generator: TransformersGenerator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chat, "base_of", Path)
+    monkeypatch.setattr(chat, "load", lambda _: (generator.model, generator.tokenizer))
+    base = BaseChat("checkpoint", base="moved", max_new_tokens=3, max_batch_tokens=512)
+    own = base._loaded()._generator
+    assert (own.max_new_tokens, own._decoder.max_batch_tokens) == (3, 512)
+    assert base.reply([ASKED])[0].new_tokens <= 3
+
+
 async def test_the_base_is_loaded_once_by_whoever_asks_first(
     generator: TransformersGenerator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
