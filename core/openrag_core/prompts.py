@@ -23,6 +23,7 @@ from weakref import WeakKeyDictionary
 
 from openrag_core.errors import ConfigError
 from openrag_core.reflection import END_PARAGRAPH, NO_RETRIEVAL, PARAGRAPH, RETRIEVAL
+from openrag_core.words import well_formed
 
 if TYPE_CHECKING:
     from tokenizers import AddedToken, Tokenizer
@@ -136,7 +137,7 @@ def encode_all(
     """
     plain = _plain(tokenizer)
     texts = [
-        "".join(_SEPARATOR if isinstance(piece, int) else piece for piece in pieces)
+        well_formed("".join(_SEPARATOR if isinstance(piece, int) else piece for piece in pieces))
         for pieces in prompts
     ]
     if len(texts) == 1:  # no threads for one, of which a process that forks later would be warned
@@ -224,7 +225,8 @@ def _pattern(content: str, token: AddedToken) -> str:
 
 def count_tokens(tokenizer: PreTrainedTokenizerBase, text: str) -> int:
     """How many tokens a text takes in a prompt, where nothing in it is a special token."""
-    return len(_plain(tokenizer).tokenizer.encode(text, add_special_tokens=False).ids)
+    plain = _plain(tokenizer).tokenizer
+    return len(plain.encode(well_formed(text), add_special_tokens=False).ids)
 
 
 def token_id(tokenizer: PreTrainedTokenizerBase, token: str) -> int:

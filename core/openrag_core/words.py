@@ -23,6 +23,14 @@ def within(words: str, text: str) -> bool:
     return bool(words) and f" {words} " in f" {text} "
 
 
+def well_formed(text: str) -> str:
+    """The text with U+FFFD in place of surrogates that stand alone, which no tokenizer takes.
+
+    Half a character is what a JSON string that was cut, or a file's name, may leave in a passage.
+    """
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 def counted(number: int, noun: str) -> str:
     """Such as "1 question" and "1,200 questions"."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

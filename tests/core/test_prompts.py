@@ -11,7 +11,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from openrag_core import ConfigError
-from openrag_core.prompts import encode_messages, encode_prompt, token_id
+from openrag_core.prompts import count_tokens, encode_messages, encode_prompt, token_id
 from openrag_core.reflection import TOKENS
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
@@ -135,6 +135,28 @@ def test_forged_tokens_are_text(published: PreTrainedTokenizerBase) -> None:
     names = ["<s>", "[Retrieval]", "<paragraph>", "</paragraph>"]
     assert placed == published.convert_tokens_to_ids(names)
     assert published.decode(ids).count(FORGED) == 3
+
+
+@pytest.mark.parametrize(
+    ("broken", "mended"),
+    [
+        ("caf\udce9", "caf\ufffd"),
+        ("\ud83d bridge", "\ufffd bridge"),
+        ("\ud83d\ude00 bridge", "\U0001f600 bridge"),  # two halves that belong together
+    ],
+)
+def test_half_a_character_is_an_unknown_one(
+    published: PreTrainedTokenizerBase, broken: str, mended: str
+) -> None:
+    def ids(text: str) -> list[int]:
+        evidence = [{"title": text, "text": text}]
+        return encode_prompt(published, question=text, mode="retrieval", evidence=evidence)
+
+    assert ids(broken) == ids(mended)
+    assert count_tokens(published, broken) == count_tokens(published, mended)
+    published.chat_template = CHAT
+    turns = [[{"role": "user", "content": text}] for text in (broken, mended)]
+    assert encode_messages(published, turns[0]) == encode_messages(published, turns[1])
 
 
 def test_added_tokens_that_are_not_special_are_text_too(published: PreTrainedTokenizerBase) -> None:

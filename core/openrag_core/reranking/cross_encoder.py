@@ -12,6 +12,7 @@ from openrag_core.errors import CheckpointError
 from openrag_core.records import Passage
 from openrag_core.reranking.scored import best_first, split
 from openrag_core.weights import checkpoint_folder, quietly
+from openrag_core.words import well_formed
 
 
 class CrossEncoderReranker:
@@ -48,7 +49,7 @@ class CrossEncoderReranker:
     ) -> list[list[Passage]]:
         """The `top_k` best passages of each question, best first."""
         pairs = [
-            (question, passage.titled_text)
+            (well_formed(question), well_formed(passage.titled_text))
             for question, own in zip(questions, passages, strict=True)
             for passage in own
         ]

@@ -16,6 +16,7 @@ from openrag_core._extras import need
 from openrag_core.compute import choose_device, choose_dtype
 from openrag_core.errors import CheckpointError, ConfigError, IndexMismatchError
 from openrag_core.weights import checkpoint_folder, quietly
+from openrag_core.words import well_formed
 
 Backend = Literal["torch", "openvino"]
 
@@ -109,11 +110,11 @@ class SentenceTransformerEncoder:
 
     def encode_passages(self, texts: Sequence[str]) -> list[list[float]]:
         """Unit vectors; shape (len(texts), dimension)."""
-        return self._encode([self._passage_prefix + text for text in texts])
+        return self._encode([self._passage_prefix + well_formed(text) for text in texts])
 
     def encode_questions(self, texts: Sequence[str]) -> list[list[float]]:
         """Unit vectors; shape (len(texts), dimension)."""
-        return self._encode([self._question_prefix + text for text in texts])
+        return self._encode([self._question_prefix + well_formed(text) for text in texts])
 
     def _encode(self, texts: list[str]) -> list[list[float]]:
         if not texts:
@@ -124,7 +125,9 @@ class SentenceTransformerEncoder:
     def encode_tokens(self, texts: Sequence[str]) -> list[Tensor]:
         """Unit vectors of every token; one tensor of shape (tokens, dimension) per text."""
         tokens = self.model.encode(
-            list(texts), output_value="token_embeddings", show_progress_bar=False
+            list(map(well_formed, texts)),
+            output_value="token_embeddings",
+            show_progress_bar=False,
         )
         return [torch.nn.functional.normalize(matrix.float(), dim=-1) for matrix in tokens]
 

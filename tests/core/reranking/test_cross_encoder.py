@@ -44,6 +44,12 @@ def test_passages_are_ordered_by_their_probability(folder: Path) -> None:
     assert other[0].rerank_score == pytest.approx(alone["bridge"])
 
 
+def test_half_a_character_fails_no_question(folder: Path) -> None:
+    passages = [Passage(id="half", text="bridge \ud83d"), Passage(id="whole", text="bridge \ufffd")]
+    (ranked,) = CrossEncoderReranker(folder, device="cpu").rerank(["when"], [passages], 2)
+    assert ranked[0].rerank_score == pytest.approx(ranked[1].rerank_score)
+
+
 def test_a_folder_that_is_no_cross_encoder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}", encoding="utf-8")
     with pytest.raises(CheckpointError, match="no cross-encoder"):

@@ -44,6 +44,14 @@ def test_token_vectors_are_unit_vectors(dense: SentenceTransformerEncoder) -> No
     torch.testing.assert_close(long.norm(dim=-1), torch.ones(len(long)))
 
 
+def test_half_a_character_is_an_unknown_one(dense: SentenceTransformerEncoder) -> None:
+    half, whole = dense.encode_tokens(["bridge \ud83d", "bridge \ufffd"])
+    torch.testing.assert_close(half, whole)
+    for encode in (dense.encode_passages, dense.encode_questions):
+        (half_vector,), (vector,) = encode(["bridge \ud83d"]), encode(["bridge \ufffd"])
+        assert half_vector == pytest.approx(vector)
+
+
 def test_nothing_in_nothing_out(dense: SentenceTransformerEncoder) -> None:
     assert dense.encode_passages([]) == []
     assert dense.encode_tokens([]) == []
