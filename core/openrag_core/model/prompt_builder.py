@@ -72,19 +72,22 @@ class PromptBuilder:
         """Makes the model answer from passages.
 
         What does not fit is cut: the last passage first, at the end of a sentence where there is
-        one. The question never is: with a question that is too long, the prompt is.
+        one. The question never is: where it leaves no room for any text, the prompt is too long.
         """
         kept = [{"title": passage.title, "text": passage.text} for passage in evidence]
         ids = self._reading(question, kept)
         truncated = False
         while (excess := len(ids) - self.room) > 0:
-            shorter = self._shorter(kept[-1], excess)
-            if len(kept) > 1 and not (shorter and shorter["text"]):
-                shorter = None  # a title alone is no evidence
-            elif shorter is None:
+            *others, last = kept
+            if text := self._cut(last["text"], excess):
+                kept = [*others, last | {"text": text}]
+            elif others:
+                kept = others  # a title alone is no evidence
+            elif last["title"]:  # given up before the last of the text
+                kept = [last | {"title": self._cut(last["title"], excess)}]
+            else:
                 break
-            kept, truncated = [*kept[:-1], *([shorter] if shorter else [])], True
-            ids = self._reading(question, kept)
+            truncated, ids = True, self._reading(question, kept)
         return Reading(ids, tuple(evidence[: len(kept)]), truncated)
 
     def _reading(self, question: str, passages: Sequence[Mapping[str, str]]) -> list[int]:
@@ -92,19 +95,11 @@ class PromptBuilder:
             return self._trained(question, "retrieval", passages)
         return encode_messages(self.tokenizer, reading_messages(question, passages))
 
-    def _shorter(self, passage: dict[str, str], tokens: int) -> dict[str, str] | None:
-        """The passage with a shorter text; its title is cut only where that is all there is."""
-        for part in ("text", "title"):
-            if shorter := self._cut(passage[part], tokens):
-                return passage | {part: shorter}
-            if part == "text" and passage["text"] and passage["title"]:
-                return passage | {"text": ""}
-        return None
-
     def _cut(self, text: str, tokens: int) -> str:
         """The text without its last tokens, and without the sentence that they were in.
 
         A sentence end that would cost half of what could be kept is passed over for a word's.
+        Empty where only white space would be left.
         """
         length = count_tokens(self.tokenizer, text)
         if length <= tokens:
@@ -113,7 +108,7 @@ class PromptBuilder:
         ends = [found.end() for found in _SENTENCE_END.finditer(kept)]
         if ends and ends[-1] > len(kept) / 2:
             return kept[: ends[-1]].rstrip()
-        return kept.rpartition(" ")[0] or kept
+        return (kept.rpartition(" ")[0] or kept).rstrip()
 
     def _trained(
         self, question: str, mode: PromptMode, evidence: Sequence[Mapping[str, str]] = ()
