@@ -40,7 +40,8 @@ def cpu_decoding_attention(
         query: Shape (batch, heads, queries, width).
         key: Shape (batch, key heads, keys, width).
         value: The same shape; of a width of its own in some models.
-        attention_mask: True where a query may look; shape (batch, 1, queries, keys), or None.
+        attention_mask: True where a query may look, or what is added to the scores; shape (batch,
+            1 or heads, queries, keys), or None.
         scaling: By default 1 / sqrt(width).
         **kwargs: For the fused form.
 
@@ -56,7 +57,11 @@ def cpu_decoding_attention(
     grouped = query.reshape(batch, key.shape[1], -1, width)
     scores = grouped @ key.transpose(-1, -2) * (scaling or width**-0.5)
     if attention_mask is not None:
-        scores = scores.masked_fill(~attention_mask, -torch.inf)
+        mask = attention_mask.expand(batch, heads, 1, -1).reshape(scores.shape)
+        if mask.dtype == torch.bool:
+            scores = scores.masked_fill(~mask, -torch.inf)
+        else:
+            scores = scores + mask
     weights = scores.softmax(dim=-1, dtype=torch.float32).to(value.dtype)
     return (weights @ value).reshape(batch, 1, heads, -1), None
 
