@@ -43,12 +43,13 @@ def cpu_decoding_attention(
         attention_mask: True where a query may look, or what is added to the scores; shape (batch,
             1 or heads, queries, keys), or None.
         scaling: By default 1 / sqrt(width).
-        **kwargs: For the fused form.
+        **kwargs: For the fused form, which is left what has a `position_bias`.
 
     Returns:
         Shape (batch, queries, heads, width), and None in place of the weights.
     """
-    if query.shape[2] != 1 or query.device.type != "cpu":
+    single = query.shape[2] == 1 and query.device.type == "cpu"
+    if not single or kwargs.get("position_bias") is not None:
         fused: tuple[Tensor, None] = sdpa_attention_forward(
             module, query, key, value, attention_mask, scaling=scaling, **kwargs
         )

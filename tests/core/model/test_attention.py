@@ -51,6 +51,12 @@ def test_any_mask_does_what_it_does_in_the_fused_form(heads: int, additive: bool
     expected, _ = sdpa_attention_forward(module, query, key, value, mask, is_causal=False)
     got, _ = cpu_decoding_attention(module, query, key, value, mask)
     torch.testing.assert_close(got, expected)
+    bias = torch.randn(2, 6, 1, 5)
+    fused, ours = (
+        attention(module, query, key, value, mask, is_causal=False, position_bias=bias)[0]
+        for attention in (sdpa_attention_forward, cpu_decoding_attention)
+    )
+    torch.testing.assert_close(ours, fused)
 
 
 def test_a_model_that_learns_its_masks_writes_the_same() -> None:
