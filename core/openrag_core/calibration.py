@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
 from math import inf
+from numbers import Real
 from pathlib import Path
 from typing import Any, get_args
 
@@ -245,8 +246,8 @@ def check_target(min_accuracy: float | None, max_retrieval_rate: float | None) -
         raise ConfigError(_ONE_TARGET)
     targets = {"min_accuracy": min_accuracy, "max_retrieval_rate": max_retrieval_rate}
     for name, value in targets.items():
-        if value is not None and not 0.0 <= value <= 1.0:
-            raise ConfigError(f"{name} must be in [0, 1], got {value}")
+        if value is not None and not (isinstance(value, Real) and 0.0 <= value <= 1.0):
+            raise ConfigError(f"{name} must be in [0, 1], got {value!r}")
 
 
 def read_gate(

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import exp, fsum
+from numbers import Real
 from typing import get_args
 
 from openrag_core.errors import ConfigError
@@ -67,7 +68,7 @@ class Gate:
             raise ConfigError(
                 f"gate must be one of {', '.join(get_args(GateMode))}; got {self.mode!r}"
             )
-        if not 0.0 <= self.threshold <= 1.0:
+        if not isinstance(self.threshold, Real) or not 0.0 <= self.threshold <= 1.0:
             raise ConfigError(f"threshold must be in [0, 1], got {self.threshold!r}")
 
     @classmethod

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from math import inf
-from typing import Any, get_args
+from numbers import Integral
 
 from openrag_core import steps
 from openrag_core.calibration import CalibratedGate
@@ -17,7 +17,7 @@ from openrag_core.conversation import Condenser, Question
 from openrag_core.errors import ConfigError
 from openrag_core.events import AnswerEvent, ContextEvent, Event
 from openrag_core.gate import Gate
-from openrag_core.ports import ChainRetriever, Reranker, Retriever
+from openrag_core.ports import ChainRetriever, Reranker, Retriever, check_part
 from openrag_core.ports import Generator as GeneratorPort
 from openrag_core.records import (
     Answer,
@@ -27,22 +27,16 @@ from openrag_core.records import (
     EvidenceMode,
     Hops,
     Passage,
+    check_evidence,
     check_hops,
 )
-from openrag_core.reflection import TRAINED_WEIGHTS, UNTRAINED_WEIGHTS, ScoreWeights
+from openrag_core.reflection import TRAINED_WEIGHTS, UNTRAINED_WEIGHTS, ScoreWeights, check_weights
 from openrag_core.stages import Stages
 from openrag_core.steps import Start, Steps, Tell
 from openrag_core.verdict import Minima, conclude
 
 MIN_REL = 0.5  # [Relevant] is likelier than [Irrelevant]
 MIN_SUP = 0.25  # halfway between no support and partial support
-
-_PORTS: Mapping[str, tuple[Any, str]] = {
-    "generator": (GeneratorPort, "ChatGenerator(LangChainChat(model))"),
-    "retriever": (Retriever, "LangChainRetriever(retriever)"),
-    "reranker": (Reranker, "LangChainReranker(compressor, min_relevance=...)"),
-    "condenser": (Condenser, "ChatCondenser(LangChainChat(model))"),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,24 +81,19 @@ class OpenRAG:
     where it stays shut. By default where that costs nothing: for retrievers with `local`."""
 
     def __post_init__(self) -> None:
-        if not 1 <= self.top_k <= self.fetch_k:
+        for name in ("generator", "retriever", "reranker", "condenser"):
+            check_part(name, getattr(self, name))
+        amounts = (self.top_k, self.fetch_k)
+        if not all(isinstance(k, Integral) for k in amounts) or not 1 <= self.top_k <= self.fetch_k:
             raise ConfigError(
-                f"1 <= top_k <= fetch_k must hold; got top_k={self.top_k}, fetch_k={self.fetch_k}"
+                "top_k and fetch_k must be whole numbers, and 1 <= top_k <= fetch_k must hold; "
+                f"got top_k={self.top_k!r}, fetch_k={self.fetch_k!r}"
             )
-        if self.evidence not in get_args(EvidenceMode):
-            raise ConfigError(
-                f"evidence must be one of {', '.join(get_args(EvidenceMode))}; "
-                f"got {self.evidence!r}"
-            )
-        self._check_parts()
+        check_evidence(self.evidence)
+        check_weights(self.weights)
         self._check_hops()
-        self._check_amounts()
+        self._check_gate()
         _ = self.minima  # refuses what is no number
-        if self.gate.mode == "f_ret" and not self.generator.reflection_trained:
-            raise ConfigError(
-                'gate "f_ret" needs a model with trained reflection tokens, and this one has none: '
-                'use "f_minp", "f_meanp", "always" or "never"'
-            )
 
     def _check_hops(self) -> None:
         check_hops(self.hops)
@@ -119,18 +108,17 @@ class OpenRAG:
                 "give a number"
             )
 
-    def _check_parts(self) -> None:
-        """Refuse what only works wrapped, before a question is asked."""
-        for name, (port, wrapped) in _PORTS.items():
-            part = getattr(self, name)
-            absent = part is None and name in {"reranker", "condenser"}
-            if not absent and not isinstance(part, port):
-                raise ConfigError(
-                    f"a {type(part).__name__} is no {name}: if it is LangChain's, give {wrapped}; "
-                    "LlamaIndex's parts have such wrappers in llamaindex_openrag"
-                )
-
-    def _check_amounts(self) -> None:
+    def _check_gate(self) -> None:
+        if not isinstance(self.gate, Gate | CalibratedGate):
+            raise ConfigError(
+                f'gate must be Gate(...), such as Gate("f_minp", 0.5), or a CalibratedGate; '
+                f"got {self.gate!r}"
+            )
+        if self.gate.mode == "f_ret" and not self.generator.reflection_trained:
+            raise ConfigError(
+                'gate "f_ret" needs a model with trained reflection tokens, and this one has none: '
+                'use "f_minp", "f_meanp", "always" or "never"'
+            )
         if not isinstance(self.gate, CalibratedGate):
             return
         if self.evidence != "each" or self.hops != 1:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
+from openrag_core.conversation import Condenser
 from openrag_core.errors import ConfigError
 from openrag_core.filters import Filter
 from openrag_core.records import Draft, Evidence, Passage, Token, Written
@@ -170,3 +171,30 @@ class Reranker(Protocol):
     ) -> list[list[Passage]]:
         """The `top_k` best passages of each question, best first, each with a `rerank_score`."""
         ...
+
+
+_PARTS: Mapping[str, tuple[Any, str]] = {
+    "generator": (Generator, "ChatGenerator(LangChainChat(model))"),
+    "retriever": (Retriever, "LangChainRetriever(retriever)"),
+    "reranker": (Reranker, "LangChainReranker(compressor, min_relevance=...)"),
+    "condenser": (Condenser, "ChatCondenser(LangChainChat(model))"),
+}
+
+
+def check_part(name: str, part: object) -> None:
+    """Refuse what only works wrapped, before a question is asked.
+
+    Args:
+        name: "generator", "retriever", "reranker" or "condenser"; the last two may be None.
+        part: What was given as such.
+
+    Raises:
+        ConfigError: It does not satisfy the port.
+    """
+    port, wrapped = _PARTS[name]
+    absent = part is None and name in {"reranker", "condenser"}
+    if not absent and not isinstance(part, port):
+        raise ConfigError(
+            f"a {type(part).__name__} is no {name}: if it is LangChain's, give {wrapped}; "
+            "LlamaIndex's parts have such wrappers in llamaindex_openrag"
+        )

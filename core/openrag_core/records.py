@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from math import exp
 from statistics import fmean
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from openrag_core import html
 from openrag_core.errors import ConfigError
@@ -31,6 +31,18 @@ def check_hops(hops: Hops) -> None:
     """
     if hops != "auto" and not (isinstance(hops, int) and hops >= 1):
         raise ConfigError(f'hops must be a whole number >= 1, or "auto"; got {hops!r}')
+
+
+def check_evidence(evidence: EvidenceMode) -> None:
+    """Refuse what is no way to read passages.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    if evidence not in get_args(EvidenceMode):
+        raise ConfigError(
+            f"evidence must be one of {', '.join(get_args(EvidenceMode))}; got {evidence!r}"
+        )
 
 
 @dataclass(frozen=True, slots=True)

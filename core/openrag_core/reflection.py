@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import exp, inf
 
-from openrag_core.errors import ReflectionError
+from openrag_core.errors import ConfigError, ReflectionError
 
 NO_RETRIEVAL = "[No Retrieval]"
 RETRIEVAL = "[Retrieval]"
@@ -79,6 +79,16 @@ class ScoreWeights:
     """Of the sequence probability; 0 leaves it out."""
     reciprocal_rank: float = 0.0
     """Of 1 / place in the order of retriever and reranker; the released code has no such part."""
+
+
+def check_weights(weights: ScoreWeights | None) -> None:
+    """Refuse what is no weights.
+
+    Raises:
+        ConfigError: They are something else.
+    """
+    if weights is not None and not isinstance(weights, ScoreWeights):
+        raise ConfigError(f"weights must be ScoreWeights(...), got {weights!r}")
 
 
 TRAINED_WEIGHTS = ScoreWeights(reciprocal_rank=0.5)

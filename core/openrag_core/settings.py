@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Literal, get_args
 from openrag_core.calibration import check_target
 from openrag_core.errors import ConfigError
 from openrag_core.gate import Gate
-from openrag_core.records import EvidenceMode, GateMode, Hops, check_hops
-from openrag_core.reflection import ScoreWeights
+from openrag_core.records import EvidenceMode, GateMode, Hops, check_evidence, check_hops
+from openrag_core.reflection import ScoreWeights, check_weights
 from openrag_core.search import SearchOptions
 from openrag_core.verdict import Minima
 from openrag_core.weights import BUNDLED
@@ -153,11 +153,8 @@ class Settings:
         check_hops(self.hops)
         Gate.of(self.gate, self.threshold)
         self._check_target()
-        if self.evidence not in get_args(EvidenceMode):
-            raise ConfigError(
-                f"evidence must be one of {', '.join(get_args(EvidenceMode))}; "
-                f"got {self.evidence!r}"
-            )
+        check_evidence(self.evidence)
+        check_weights(self.weights)
         self._check_numbers()
 
     def _check_names(self) -> None:

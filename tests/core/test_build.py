@@ -160,6 +160,7 @@ def test_an_index_of_another_encoder_is_given_free_again(tmp_path: Path) -> None
     [
         ({"gate": "sometimes"}, "always, never"),
         ({"threshold": 2.0}, "threshold"),
+        ({"gate": "f_minp", "threshold": "0.5"}, r"threshold must be in \[0, 1\], got '0.5'"),
         ({"top_k": 0}, "top_k must be a whole number, at least 1; got 0"),
         ({"top_k": "5"}, "top_k must be a whole number, at least 1; got '5'"),
         ({"fetch_k": -3}, "at least 1; got -3"),
@@ -172,6 +173,8 @@ def test_an_index_of_another_encoder_is_given_free_again(tmp_path: Path) -> None
         ({"calibration": 3}, "calibration must be a path, got 3"),
         ({"dtype": "bf16"}, "dtype must be one of float32, bfloat16, float16, auto; got 'bf16'"),
         ({"min_accuracy": 3.0}, r"min_accuracy must be in \[0, 1\], got 3.0"),
+        ({"min_accuracy": "0.7"}, r"min_accuracy must be in \[0, 1\], got '0.7'"),
+        ({"weights": {"rel": 1}}, r"weights must be ScoreWeights\(\.\.\.\), got \{'rel': 1\}"),
         (
             {"min_accuracy": 0.5, "max_retrieval_rate": 0.5},
             "give either min_accuracy or max_retrieval_rate",

@@ -69,10 +69,10 @@ def test_the_default_is_to_look_everything_up() -> None:
     assert Gate().mode == "always"
 
 
-@pytest.mark.parametrize("threshold", [-0.1, 1.1, nan, inf])
-def test_a_threshold_outside_the_unit_interval_is_refused(threshold: float) -> None:
-    with pytest.raises(ConfigError, match="threshold"):
-        Gate("f_minp", threshold)
+@pytest.mark.parametrize("threshold", [-0.1, 1.1, nan, inf, "0.5", None])
+def test_a_threshold_outside_the_unit_interval_is_refused(threshold: object) -> None:
+    with pytest.raises(ConfigError, match=f"threshold must be in .*, got {threshold!r}"):
+        Gate("f_minp", cast("float", threshold))
 
 
 def test_an_unknown_mode_is_refused() -> None:

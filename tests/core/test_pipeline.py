@@ -195,9 +195,9 @@ def test_no_question_gives_no_answer() -> None:
     assert rag().answer_many([]) == []
 
 
-@pytest.mark.parametrize(("top_k", "fetch_k"), [(0, 5), (6, 5)])
-def test_numbers_that_contradict_each_other_are_refused(top_k: int, fetch_k: int) -> None:
-    with pytest.raises(ConfigError, match=f"top_k={top_k}, fetch_k={fetch_k}"):
+@pytest.mark.parametrize(("top_k", "fetch_k"), [(0, 5), (6, 5), ("3", 5), (2.5, 5), (3, None)])
+def test_numbers_that_contradict_each_other_are_refused(top_k: object, fetch_k: object) -> None:
+    with pytest.raises(ConfigError, match=f"top_k={top_k!r}, fetch_k={fetch_k!r}"):
         rag(top_k=top_k, fetch_k=fetch_k)
 
 
@@ -221,6 +221,18 @@ def test_joint_evidence_is_read_in_one_go() -> None:
     assert none.text == "The documents do not tell."
     record = answer.to_dict()
     assert [p["id"] for p in record["candidates"][0]["passages"]] == ["bridge", "ferry"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"gate": "f_minp"}, r"gate must be Gate\(\.\.\.\).* got 'f_minp'"),
+        ({"weights": {"rel": 1.0}}, r"weights must be ScoreWeights\(\.\.\.\), got \{'rel': 1\.0\}"),
+    ],
+)
+def test_what_stands_for_a_part_is_refused(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        rag(**settings)
 
 
 def test_an_unknown_form_of_evidence_is_refused() -> None:
