@@ -25,7 +25,7 @@ class JsonCache:
             # Not splitlines: a reply may hold the other characters that end a line for it. The
             # last line of a run that was stopped may end anywhere, within a character too.
             for line in file.read_text(encoding="utf-8", errors="replace").split("\n"):
-                with suppress(ValueError):
+                with suppress(ValueError, TypeError):  # the latter for JSON that is none of ours
                     key, value = json.loads(line)
                     self._values[key] = value
 

@@ -56,7 +56,7 @@ def conclude(
     """Make the answer.
 
     Args:
-        question: As it was asked.
+        question: As it stands alone: of a conversation, what it was condensed to.
         decision: Of the gate.
         draft: What the model said without reading; there is one where nothing was retrieved.
         candidates: Best first; empty where nothing was retrieved or found.

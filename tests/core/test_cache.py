@@ -18,6 +18,17 @@ def test_every_text_is_there_after_opening_again(tmp_path: Path, text: str) -> N
     assert again.get("nothing") is None
 
 
+@pytest.mark.parametrize("line", ["5", "null", "[[1], 2]", '["key"]', "{", "{}"])
+def test_a_line_of_somebody_else_costs_itself_alone(tmp_path: Path, line: str) -> None:
+    file = tmp_path / "cache.jsonl"
+    JsonCache(file).put("one", "a")
+    with file.open("a", encoding="utf-8") as out:
+        out.write(f"\n{line}\n")
+    JsonCache(file).put("two", "b")
+    again = JsonCache(file)
+    assert [again.get(part) for part in "ab"] == ["one", "two"]
+
+
 def test_a_line_that_was_cut_within_a_character_costs_itself_alone(tmp_path: Path) -> None:
     file = tmp_path / "cache.jsonl"
     cache = JsonCache(file)
