@@ -163,6 +163,7 @@ class Settings:
             parts = str(value).split("+") if name == "reranker" else [str(value)]
             if not isinstance(value, str | PathLike) or not all(map(str.strip, parts)):
                 raise ConfigError(f"{name} must be a name or a folder, got {value!r}")
+            object.__setattr__(self, name, str(value))  # a path will do
         if self.dtype is not None and self.dtype not in get_args(Dtype):
             raise ConfigError(
                 f"dtype must be one of {', '.join(get_args(Dtype))}; got {self.dtype!r}"

@@ -110,8 +110,9 @@ def test_settings_reach_the_parts() -> None:
     assert rag.generator.model.dtype.itemsize == 4
 
 
-def test_a_string_will_do_for_a_folder() -> None:
+def test_a_string_will_do_for_a_folder_and_a_path_for_a_name() -> None:
     assert Settings(index=".x").index == Path(".x")  # type: ignore[arg-type]
+    assert Settings(model=Path("bundled")) == Settings()  # type: ignore[arg-type]
 
 
 def test_a_foreign_retriever_is_reranked_too() -> None:

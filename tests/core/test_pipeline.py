@@ -230,7 +230,7 @@ def test_joint_evidence_is_read_in_one_go() -> None:
         ({"weights": {"rel": 1.0}}, r"weights must be ScoreWeights\(\.\.\.\), got \{'rel': 1\.0\}"),
     ],
 )
-def test_what_stands_for_a_part_is_refused(settings: dict[str, object], message: str) -> None:
+def test_what_stands_for_a_part_is_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         rag(**settings)
 

@@ -145,7 +145,10 @@ class BaseChat:
     ) -> None:
         self._path_or_name = path_or_name
         self._base = base
-        self._limits = {"max_new_tokens": max_new_tokens, "max_batch_tokens": max_batch_tokens}
+        self._limits: dict[str, Any] = {
+            "max_new_tokens": max_new_tokens,
+            "max_batch_tokens": max_batch_tokens,
+        }
         self._loading = loading
         self._lock = Lock()
 

@@ -38,7 +38,7 @@ def dense_folder(path_or_name: str | PathLike[str]) -> Path:
         WeightsNotInstalledError: The embedded default is not on this machine.
         CheckpointError: There is none, or it is no dense decoder.
     """
-    folder = bundled_base() if path_or_name == BUNDLED else checkpoint_folder(path_or_name)
+    folder = bundled_base() if str(path_or_name) == BUNDLED else checkpoint_folder(path_or_name)
     config = read_json(folder / "config.json")
     kind = config.get("model_type")
     if kind == OpenRAGConfig.model_type or is_published(config):

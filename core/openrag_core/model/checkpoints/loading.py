@@ -62,7 +62,7 @@ def load(
         WeightsNotInstalledError: The embedded default is not on this machine.
         MissingExtraError: 4 bits or a device map are asked for without the package they need.
         CheckpointError: There is no such checkpoint, or it is damaged.
-        ConfigError: The dtype or the device is unknown.
+        ConfigError: The dtype or the device is unknown, or a base is given to what takes none.
     """
     where = choose_device(device)
     numbers: Any = "auto" if dtype == "auto" else choose_dtype(dtype, where)
@@ -85,7 +85,9 @@ def load(
 def _load(
     path_or_name: str | PathLike[str], base: str | PathLike[str] | None, kwargs: dict[str, Any]
 ) -> tuple[PreTrainedModel, Tokenizer]:
-    if path_or_name == BUNDLED:
+    if str(path_or_name) == BUNDLED:
+        if base not in (None, BUNDLED):
+            raise ConfigError(f"{BUNDLED} has its own base and takes no other, got {str(base)!r}")
         return load_adapter(BUNDLED_ADAPTER, base=BUNDLED, **kwargs), bundled_tokenizer()
     folder = checkpoint_folder(path_or_name)
     if is_adapter(folder):
@@ -120,7 +122,7 @@ def base_of(
         WeightsNotInstalledError: The embedded default is not on this machine.
         CheckpointError: It is not there.
     """
-    if path_or_name == BUNDLED:
+    if str(path_or_name) == BUNDLED:
         return dense_folder(BUNDLED)
     folder = checkpoint_folder(path_or_name)
     return find_base(folder, base) if is_adapter(folder) else None

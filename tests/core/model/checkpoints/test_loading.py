@@ -13,6 +13,9 @@ from transformers import LlamaForCausalLM
 
 from openrag_core import CheckpointError, ConfigError
 from openrag_core.model import OpenRAGForCausalLM, load, save
+from openrag_core.model.checkpoints.bundled import bundled_base
+from openrag_core.model.checkpoints.dense import dense_folder
+from openrag_core.model.checkpoints.loading import base_of
 from tests.core.model.tiny import assert_equal, dense
 
 
@@ -134,6 +137,19 @@ def test_the_folder_of_a_run_tells_where_its_model_is(tmp_path: Path) -> None:
     (tmp_path / "model" / "config.json").touch()
     with pytest.raises(CheckpointError, match=r"a checkpoint\?: its model is .*model$"):
         load(tmp_path)
+
+
+def test_a_base_is_refused_by_what_has_its_own(folder: Path) -> None:
+    with pytest.raises(ConfigError, match="bundled has its own base and takes no other, got '/no'"):
+        load("bundled", base="/no")
+    with pytest.raises(ConfigError, match="is a whole model and takes no base"):
+        load(folder, base="/no")
+
+
+def test_the_embedded_default_may_be_named_by_a_path() -> None:
+    assert dense_folder(Path("bundled")) == base_of(Path("bundled")) == bundled_base()
+    model, _ = load(Path("bundled"), dtype="bfloat16")
+    assert model.config.reflection_trained
 
 
 def test_an_unknown_dtype_or_device_is_refused(folder: Path) -> None:
