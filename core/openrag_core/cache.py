@@ -45,10 +45,11 @@ class JsonCache:
             self._values[key] = value
             if self._file is not None:
                 self._file.parent.mkdir(parents=True, exist_ok=True)
-                with self._file.open("a", encoding="utf-8") as out:
+                # Half a character becomes its escape in JSON.
+                with self._file.open("a", encoding="utf-8", errors="backslashreplace") as out:
                     # The line before may have been cut off; a blank one hurts nobody.
                     out.write(f"\n{json.dumps([key, value], ensure_ascii=False)}")
 
 
 def _key(parts: tuple[Any, ...]) -> str:
-    return sha256(json.dumps(parts, ensure_ascii=False).encode()).hexdigest()
+    return sha256(json.dumps(parts, ensure_ascii=False).encode(errors="surrogatepass")).hexdigest()

@@ -7,7 +7,10 @@ import pytest
 from openrag_core.cache import JsonCache
 
 
-@pytest.mark.parametrize("text", ["plain", "line\nbreak", "a\u2028b", "a\u2029b", "a\x85b", "\x0c"])
+@pytest.mark.parametrize(
+    "text",
+    ["plain", "é", "line\nbreak", "a\u2028b", "a\u2029b", "a\x85b", "\x0c", "half \ud83d"],
+)
 def test_every_text_is_there_after_opening_again(tmp_path: Path, text: str) -> None:
     file = tmp_path / "folder" / "cache.jsonl"
     JsonCache(file).put({"said": text}, "model", text)

@@ -88,7 +88,8 @@ class CachedEncoder:
         encode: Callable[[Sequence[str]], list[list[float]]],
         texts: Sequence[str],
     ) -> list[list[float]]:
-        keys = [sha256(f"{self.name}\0{kind}\0{text}".encode()).digest() for text in texts]
+        named = (f"{self.name}\0{kind}\0{text}" for text in texts)
+        keys = [sha256(one.encode(errors="surrogatepass")).digest() for one in named]
         known = self._read(keys)
         missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in known}
         if missing:

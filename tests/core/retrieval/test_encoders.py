@@ -108,13 +108,13 @@ def test_an_unknown_backend_is_refused() -> None:
 def test_what_was_encoded_is_remembered(tmp_path: Path, encoder: LetterEncoder) -> None:
     file = tmp_path / "cache" / "vectors.db"
     cached = CachedEncoder(encoder, file)
-    first = cached.encode_passages(["a", "b", "a"])
+    first = cached.encode_passages(["a", "half a character \ud83d", "a"])
     assert encoder.encoded == 2
     assert first[0] == first[2] == pytest.approx(encoder.encode_passages(["a"])[0])
     encoder.encoded = 0
     again = CachedEncoder(encoder, file)
     assert (again.name, again.dimension) == (encoder.name, encoder.dimension)
-    assert again.encode_passages(["b", "a"]) == [first[1], first[0]]
+    assert again.encode_passages(["half a character \ud83d", "a"]) == [first[1], first[0]]
     assert encoder.encoded == 0
     again.encode_questions(["a"])  # a question may be encoded otherwise
     CachedEncoder(LetterEncoder("others"), file).encode_passages(["a"])
