@@ -81,6 +81,11 @@ class OpenRAGRunnable(RunnableSerializable[RunnableInput, RunnableOutput]):
     def _check_context_key(self) -> Self:
         searching = ("gate", "threshold", "top_k", "filter")
         given = [name for name in searching if getattr(self, name) not in (None, {})]
+        if self.context_key is not None and self.rag.hops != 1:
+            raise ValueError(
+                f"context_key={self.context_key!r} gives single passages, and the pipeline's "
+                f"hops={self.rag.hops!r} asks for chains of them: leave one or the other out"
+            )
         if self.context_key is not None and given:
             raise ValueError(
                 f"{', '.join(given)} would do nothing: with context_key={self.context_key!r} the "

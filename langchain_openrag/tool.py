@@ -12,7 +12,7 @@ from langchain_core.tools import BaseTool, StructuredTool, ToolException
 from pydantic import BaseModel, ConfigDict, Field
 
 from langchain_openrag.output import RunnableOutput
-from openrag_core import OpenRAG, OpenRAGError
+from openrag_core import ConfigError, OpenRAG, OpenRAGError
 from openrag_core.html import place
 
 if TYPE_CHECKING:
@@ -49,10 +49,18 @@ def create_openrag_tool(
         rag: The pipeline.
         name: As the agent sees it.
         description: Of what the documents are about; it decides when an agent uses the tool.
+
+    Raises:
+        ConfigError: The runnable reads documents that it is given.
     """
     from langchain_openrag.runnable import OpenRAGRunnable  # noqa: PLC0415  (which makes tools)
 
     runnable = rag if isinstance(rag, OpenRAGRunnable) else OpenRAGRunnable(rag=rag)
+    if runnable.context_key is not None:
+        raise ConfigError(
+            "an agent gives a question and no documents: make the tool of a runnable without "
+            f"context_key; it is {runnable.context_key!r}"
+        )
 
     def answer(question: str, config: RunnableConfig) -> tuple[str, RunnableOutput]:
         with _told():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from asyncio import create_task
 from collections.abc import AsyncGenerator, Generator, Iterator, Sequence
 from contextlib import aclosing, closing, contextmanager
 from contextvars import Context, copy_context
@@ -83,7 +84,7 @@ class Run:
             with closing(events), self._failing(context):
                 if begun:
                     yield begun
-                for event in events:
+                while (event := context.run(next, events, None)) is not None:
                     if new := context.run(self._hear, event):
                         yield new
 
@@ -101,7 +102,7 @@ class Run:
                 with self._failing(context):
                     if begun:
                         yield begun
-                    async for event in events:
+                    while (event := await create_task(_next(events), context=context)) is not None:
                         if new := context.run(self._hear, event):
                             yield new
 
@@ -140,3 +141,7 @@ class Run:
             else:
                 context.run(self.callbacks.fail, error)
             raise
+
+
+async def _next(events: AsyncGenerator[Event]) -> Event | None:
+    return await anext(events, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from openrag_core._extras import need
@@ -300,7 +301,7 @@ def _sparse(settings: Settings) -> SparseEncoder | None:
     return None if settings.language is None else Bm25Encoder(settings.language)
 
 
-def _chunker(settings: Settings, encoder: DenseEncoder, made: Mapping[str, Any]) -> Chunker | None:
+def _chunker(settings: Settings, encoder: DenseEncoder, made: Mapping[str, Any]) -> Chunker:
     from openrag_core.retrieval.chunking import (  # noqa: PLC0415
         CHUNK_OVERLAP,
         CHUNK_SIZE,
@@ -308,17 +309,16 @@ def _chunker(settings: Settings, encoder: DenseEncoder, made: Mapping[str, Any])
     )
 
     size, overlap = settings.chunk_size, settings.chunk_overlap
-    most = getattr(getattr(encoder, "encoder", encoder), "max_tokens", None)  # inside a cache
-    if size is not None and most is not None and size > most and not made:
+    inner = getattr(encoder, "encoder", encoder)  # in a cache
+    most = getattr(inner, "max_tokens", None) or inf
+    if size is not None and size > most and not made:
         raise ConfigError(
             f"chunk_size={size}, and the encoder {encoder.name} reads {most} tokens: what stands "
             "after them would not be found by meaning. Give at most that, or another encoder"
         )
-    if size is None and overlap is None:
-        return None
     return Chunker(
         encoder.tokenizer,
-        size=made.get("chunk_size", CHUNK_SIZE) if size is None else size,
+        size=made.get("chunk_size", min(CHUNK_SIZE, most)) if size is None else size,
         overlap=made.get("chunk_overlap", CHUNK_OVERLAP) if overlap is None else overlap,
     )
 

@@ -39,6 +39,7 @@ from openrag_core.reranking.cross_encoder import CrossEncoderReranker
 from openrag_core.reranking.maxsim import MaxSimReranker
 from openrag_core.retrieval import EdgeStore, MultihopRetriever, PassageIndex
 from openrag_core.weights import BUNDLED_ADAPTER, ENCODER
+from tests.core.retrieval.conftest import LetterEncoder
 from tests.fakes import FakeChat, FakeCondenser, FakeGenerator, FakeReranker, FakeRetriever
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
@@ -141,6 +142,14 @@ def test_pieces_that_the_encoder_cannot_read_whole_are_refused(tmp_path: Path) -
         with pytest.raises(ConfigError, match=r"chunk_size=400, and the encoder .* reads 256"):
             open_index(settings)
     assert open_index(Settings(index=tmp_path / "index", chunk_size=256)).chunk.size == 256
+
+
+def test_a_new_index_has_pieces_that_its_encoder_can_read(tmp_path: Path) -> None:
+    class Short(LetterEncoder):
+        max_tokens = 128
+
+    index = open_index(Settings(index=tmp_path / "index"), encoder=Short())
+    assert (index.chunk.size, index.chunk.overlap) == (128, 24)
 
 
 def test_an_index_of_another_encoder_is_given_free_again(tmp_path: Path) -> None:

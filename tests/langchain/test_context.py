@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from langchain_openrag import OpenRAGRunnable
 from langchain_openrag.runnable import RunnableInput
-from openrag_core import Draft, Gate, OpenRAG, QuestionError
+from openrag_core import ConfigError, Draft, Gate, OpenRAG, QuestionError
 from tests.fakes import FakeGenerator, FakeReranker, FakeRetriever, tokens
 
 FOUND = [
@@ -31,6 +31,11 @@ class Shelf(BaseRetriever):
 class Unasked(FakeRetriever):
     def retrieve(self, *_: Any) -> Any:  # noqa: ANN401
         pytest.fail("the pipeline's own retriever was asked")
+
+
+class Chains(FakeRetriever):
+    def extend(self, *_: Any) -> Any:  # noqa: ANN401
+        return []
 
 
 @pytest.fixture
@@ -110,6 +115,14 @@ def test_settings_of_a_search_that_is_not_made_are_refused(reader: OpenRAGRunnab
     assert configurable.invoke(asked)["answer"] == "1893"
     with pytest.raises(ValidationError, match="top_k would do nothing"):
         configurable.invoke(asked, {"configurable": {"top_k": 1}})
+
+
+def test_what_could_never_answer_is_refused_at_once(reader: OpenRAGRunnable) -> None:
+    with pytest.raises(ConfigError, match="a runnable without context_key; it is 'context'"):
+        reader.as_tool()
+    chains = OpenRAG(FakeGenerator(), Chains([]), hops=2)
+    with pytest.raises(ValidationError, match="gives single passages, and the pipeline's hops=2"):
+        OpenRAGRunnable(rag=chains, context_key="context")
 
 
 def test_without_the_key_the_index_is_asked() -> None:

@@ -16,11 +16,11 @@ from llama_index_instrumentation.event_handlers import BaseEventHandler
 from llama_index_instrumentation.span import active_span_id
 from llama_index_instrumentation.span_handlers import SimpleSpanHandler
 
-from llamaindex_openrag import LlamaIndexRetriever, OpenRAGQueryEngine
-from openrag_core import Draft, Gate, OpenRAG
+from llamaindex_openrag import LlamaIndexChat, LlamaIndexRetriever, OpenRAGQueryEngine
+from openrag_core import ChatGenerator, Draft, Gate, OpenRAG
 from openrag_core.records import GateMode
 from tests.fakes import FakeGenerator, tokens
-from tests.llamaindex.fakes import FakeStreamingGenerator, bridges
+from tests.llamaindex.fakes import FakeStreamingGenerator, ScriptedLLM, bridges
 
 TREE = {
     ("FakeRetriever.retrieve", "OpenRAGQueryEngine._query"),
@@ -234,6 +234,24 @@ class Shelf(BaseRetriever):
 
     def _retrieve(self, _: QueryBundle) -> list[NodeWithScore]:
         return [NodeWithScore(node=TextNode(id_="b1", text="1893"), score=0.5)]
+
+
+@pytest.fixture
+def theirs() -> OpenRAG:
+    """With a retriever and a model of LlamaIndex's own."""
+    chat = LlamaIndexChat(ScriptedLLM(replies=["1893"]))
+    return OpenRAG(ChatGenerator(chat), LlamaIndexRetriever(Shelf()))
+
+
+def test_in_a_stream_it_is_too(spans: Spans, theirs: OpenRAG) -> None:
+    str(OpenRAGQueryEngine(theirs, streaming=True).query("When?"))
+    assert ("ScriptedLLM.complete", "ChatGenerator.write") in spans.tree()
+
+
+async def test_in_an_asynchronous_stream_it_is_too(spans: Spans, theirs: OpenRAG) -> None:
+    response: Any = await OpenRAGQueryEngine(theirs, streaming=True).aquery("When?")
+    assert [text async for text in response.response_gen] == ["1893"]
+    assert ("ScriptedLLM.complete", "ChatGenerator.write") in spans.tree()
 
 
 def test_what_a_part_does_is_within_its_stage(spans: Spans) -> None:

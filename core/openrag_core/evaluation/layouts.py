@@ -114,11 +114,12 @@ def passages(where: str, row: Row) -> tuple[list[Passage], frozenset[str]]:
         for number, one in enumerate(_objects(where, row, name) if row.get(name) else []):
             place = f"{name}-{number}"
             own = ids[number] if name == _GOLD and number < len(ids) else place
-            passage = _put(found, _passage(f"{where}, {name}", one, own), place)
-            if name == _GOLD or one.get("is_supporting"):
+            named = _passage(f"{where}, {name}", one, own)
+            passage = _put(found, named, place)
+            if name == _GOLD or one.get("is_supporting") or named.id in ids:
                 gold.append(passage)
-    if ranked and row.get(_GOLD):  # labels of what the retriever found
-        told = {_passage(f"{where}, {_GOLD}", one, "").text for one in _objects(where, row, _GOLD)}
+    if ranked and isinstance(row.get(_GOLD), list):  # labels of what the retriever found
+        told = [one.get("text") for one in row[_GOLD] if isinstance(one, dict)]
         gold += [passage for passage in found.values() if passage.text in told]
     for title, text, supports in _sentences(where, row):
         place = f"context-{len(found)}"
@@ -187,7 +188,7 @@ def _sentences(where: str, row: Row) -> Iterable[tuple[str, str, bool]]:
     On a model hub, titles and sentences are lists of their own; SQuAD's one paragraph is a text.
     """
     context = row.get("context")
-    if isinstance(context, str) and context.strip():
+    if isinstance(context, str) and context.strip() and not are_ranked(row):
         yield str(row.get("title") or ""), context, True
     if isinstance(context, Mapping) and isinstance(titles := context.get("title"), list):
         texts = context.get("sentences", context.get("content"))
@@ -213,12 +214,12 @@ def _supporting(where: str, row: Row) -> set[str]:
         case {"title": [*titles]}:
             pass
         case [*_]:
-            titles = [fact[0] if isinstance(fact, list) and fact else None for fact in facts]
+            titles = [fact[0] if isinstance(fact, list) and fact else fact for fact in facts]
         case _:
             titles = [None]
     if not all(isinstance(title, str) for title in titles):
         raise EvaluationError(
-            f"{where}: field 'supporting_facts' must be a list of [title, sentence] or "
+            f"{where}: field 'supporting_facts' must be a list of [title, sentence], of titles, or "
             f'{{"title": [...]}}; got {str(facts)[:60]}'
         )
     return set(titles)

@@ -38,7 +38,7 @@ def summarise(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "n": len(records),
         **{way: _means(records, way) for way in WAYS},
         "kinds": {kind: _of_kind(records, kind, metric) for kind in kinds if kind},
-        "refused": sum("refused" in one["extra"] for one in records),
+        "refused": sum(isinstance(one["extra"].get("refused"), str) for one in records),
         "unread": sum(not one["candidates"] for one in _given(records, "reading")),
         "seconds": {way: _mean(map(seconds, _given(records, way))) for way in WAYS},
         "tokens": {way: _mean(one["tokens"] for one in _given(records, way)) for way in WAYS},

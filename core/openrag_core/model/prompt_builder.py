@@ -108,7 +108,7 @@ class PromptBuilder:
         ends = [found.end() for found in _SENTENCE_END.finditer(kept)]
         if ends and ends[-1] > len(kept) / 2:
             return kept[: ends[-1]].rstrip()
-        return (kept.rpartition(" ")[0] or kept).rstrip()
+        return kept.rpartition(" ")[0].rstrip() or kept.rstrip()
 
     def _trained(
         self, question: str, mode: PromptMode, evidence: Sequence[Mapping[str, str]] = ()

@@ -32,8 +32,10 @@ _UNREAD = (
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
 _BOLD = 7  # level of a paragraph that is bold throughout, below all headings
 _HEADING_LENGTH = 200  # characters; a longer one is text
-_FRONT_MATTER = re.compile(r"---[ \t]*\r?\n[\w-]+[ \t]*:")
-"""Keys right below the first rule; what else stands between two rules is text."""
+_FRONT_MATTER = re.compile(
+    r"""---[ \t]*\r?\n([ \t]*(\#.*)?\r?\n)*["']?\w[\w .-]*["']?[ \t]*:(\s|$)"""
+)
+"""A key below the first rule; what else stands between two rules is text."""
 MAX_BYTES = 100_000_000
 """Of a file, unless another limit is given."""
 

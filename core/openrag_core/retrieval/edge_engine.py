@@ -120,9 +120,11 @@ def _number(owner: Path) -> int | None:
 
 def _process(owner: Path) -> str:
     """The process that wrote the file, as a person would look for it."""
+    if (number := _number(owner)) is None:
+        return "another process"
     try:
-        process = psutil.Process(_number(owner))
+        process = psutil.Process(number)
         command = " ".join(" ".join(process.cmdline()).split())
-    except psutil.Error:
+    except (ValueError, psutil.Error):
         return "another process"
     return f"process {process.pid} ({command[:120]})"

@@ -112,6 +112,31 @@ def test_labels_of_ranked_passages_count(read: Read) -> None:
     assert {p.id for p in example.passages if p.id in example.gold} == {"3"}
 
 
+def test_pieces_of_a_gold_document_are_gold(read: Read) -> None:
+    pieces = [
+        {"id": "d1", "text": "It rained."},
+        {"id": "d1", "text": "Ana."},
+        {"id": "d2", **OTHER},
+    ]
+    row = {"question": "Who?", "answers": ["Ana"], "ctxs": pieces, "gold_ids": ["d1"]}
+    (example,) = read(row)
+    assert [p.id in example.gold for p in example.passages] == [True, True, False]
+
+
+@pytest.mark.parametrize("gold", [3, "Ana", [{"id": "7"}], ["7"]])
+def test_other_labels_beside_ranked_passages_are_passed_over(read: Read, gold: object) -> None:
+    row = {"question": "Who?", "answers": ["Ana"], "ctxs": [{"id": "7", **OTHER}], "gold": gold}
+    (example,) = read(row)
+    assert [p.id for p in example.passages] == ["7"]
+    assert not example.gold
+
+
+def test_the_paragraph_is_not_among_what_a_retriever_found(read: Read) -> None:
+    row = {"question": "Who?", "answers": ["Ana"], "ctxs": [{"id": "7", **OTHER}]}
+    (example,) = read({**row, "title": "Bridge", "context": "Ana opened it."})
+    assert [p.id for p in example.passages] == ["7"]
+
+
 def test_a_row_of_instructions(read: Read) -> None:
     (example,) = read({"instruction": "Answer.", "input": "Who?", "output": "Ana Tolvik"})
     assert example.question == "Answer.\nWho?"

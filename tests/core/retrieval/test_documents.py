@@ -53,8 +53,20 @@ def test_lines_end_where_markdown_ends_them() -> None:
     ]
 
 
-def test_front_matter_is_no_heading() -> None:
-    sections = markdown_sections("---\ntitle: Bridge\ndate: 2020\n---\n\nOpen.\n")
+@pytest.mark.parametrize(
+    "first",
+    [
+        "title: Bridge",
+        "# of a tool",
+        "",
+        '"quoted key": 1',
+        "date created: 2020",
+        "a.b: 1",
+        "tags:",
+    ],
+)
+def test_front_matter_is_no_heading(first: str) -> None:
+    sections = markdown_sections(f"---\n{first}\ndate: 2020\n---\n\nOpen.\n")
     assert [(s.title, s.text.strip()) for s in sections] == [("", "Open.")]
 
 
@@ -63,13 +75,16 @@ def test_front_matter_is_no_heading() -> None:
     [
         "---\n\nImportant notice.\n\n---\n\nThe rest.",
         "-----\nMEETING NOTES\n-----\nThe rest.",
+        "---\nhttp://ann.org\n---\nThe rest.",
         "----------\nFrom: Ann\nThe bridge closes.\n----------\nThe rest.",
     ],
 )
 def test_text_between_two_rules_is_read(text: str) -> None:
     (section, *more) = [one for one in markdown_sections(text) if one.text.strip()]
     read = " ".join(f"{one.title} {one.text}" for one in (section, *more))
-    assert all(word in read for word in ("rest", "notice", "NOTES", "Ann") if word in text)
+    assert all(
+        word in read for word in ("rest", "notice", "NOTES", "Ann", "ann.org") if word in text
+    )
 
 
 def test_a_rule_at_the_head_of_a_page_is_no_front_matter(tmp_path: Path) -> None:

@@ -158,6 +158,17 @@ def test_a_store_that_is_closed_in_another_thread_is_not_in_the_way(folder: Path
         letting_go.join()
 
 
+def test_nobody_is_named_who_has_not_said_so(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("openrag_core.retrieval.edge_engine._LETTING_GO", 0.1)
+    lock = FileLock(folder / "lock", is_singleton=False)
+    for owner in (None, "-5", "somebody"):
+        with lock:
+            if owner is not None:
+                (folder / "owner").write_text(owner, encoding="utf-8")
+            with pytest.raises(IndexLockedError, match="in use by another process"):
+                EdgeStore(folder)
+
+
 def test_a_folder_that_was_deleted_while_it_is_open_says_so(folder: Path) -> None:
     store = EdgeStore(folder)
     shutil.rmtree(folder)
