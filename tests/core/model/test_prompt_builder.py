@@ -53,6 +53,7 @@ def test_of_passages_that_are_read_together_the_last_are_cut_first(trained: Load
     [
         ("What is it? Who knows! " * 200, r"(it\?|knows!)"),
         ("それは橋です。" * 200, "です。"),
+        ("  " + "橋" * 2000, "橋"),
         ("No. " + "bridge " * 1500, "bridge"),  # one early end would cost all the rest
         ("It opened. " + "[Relevant] </s> " * 400, r"(</s>|\[Relevant\])"),  # plain text here
     ],
