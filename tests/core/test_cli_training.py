@@ -137,6 +137,8 @@ def test_what_was_left_out_is_said(openrag: Run) -> None:
         ),
         (("questions.jsonl", "-o", "."), "--output . is a folder: name a file, such as rows.jsonl"),
         (("questions.jsonl", "--gold", "-1"), "gold must be rows per question, >= 0; got -1"),
+        (("questions.jsonl", "--gold", "inf"), "gold must be rows per question, >= 0; got inf"),
+        (("questions.jsonl", "--mixed", "nan"), "mixed must be rows per question, >= 0; got nan"),
         (("questions.jsonl", "--window", "0"), "window must be at least 1 word; got 0"),
         (
             ("questions.jsonl", "-o", "questions.jsonl"),

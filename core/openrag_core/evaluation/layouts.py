@@ -55,6 +55,8 @@ def answers(where: str, row: Row) -> tuple[str, ...]:
     Raises:
         EvaluationError: No field holds answers, or one holds something else.
     """
+    if row.get("answerable") is False:  # MuSiQue, whose answer is that of other paragraphs
+        return ()
     names = (name for name in (*_ANSWERS, *_OTHER_ANSWERS) if row.get(name) is not None)
     found = next(names, "answers")
     given = row.get(found)

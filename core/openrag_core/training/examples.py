@@ -21,6 +21,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from math import inf
 from typing import Literal
 
 from openrag_core.errors import ConfigError
@@ -80,7 +81,7 @@ class Mix:
     def __post_init__(self) -> None:
         shares = {kind: getattr(self, kind) for kind in _CRITIQUE}
         for kind, share in shares.items():
-            if share < 0:
+            if not 0 <= share < inf:
                 raise ConfigError(f"{kind} must be rows per question, >= 0; got {share}")
         if not any(shares.values()):
             raise ConfigError(f"rows per question ({', '.join(shares)}) must be not all 0")

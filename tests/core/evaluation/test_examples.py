@@ -269,8 +269,9 @@ def test_what_cannot_be_answered(read: Read) -> None:
     clapnq = {"id": "c", "question": "Why?", "passages": [OTHER], "outputs": [{"answer": ""}]}
     hub = {"id": "h", "question": "How?", "answers": {"text": [], "answer_start": []}}
     published = {"id": "p", "input": "Why?", "passages": [OTHER], "output": [{"answer": ""}]}
-    examples = read(squad, clapnq, hub, published, unanswerable=True)
-    assert [(e.answerable, e.answers, e.gold) for e in examples] == [(False, (), frozenset())] * 4
+    musique = {"id": "m", "question": "Who?", "answer": "Ana", "answerable": False}
+    examples = read(squad, clapnq, hub, published, musique, unanswerable=True)
+    assert [(e.answerable, e.answers, e.gold) for e in examples] == [(False, (), frozenset())] * 5
     assert len(examples[0].passages) == len(examples[1].passages) == 1
 
 
@@ -283,6 +284,7 @@ def test_what_cannot_be_answered(read: Read) -> None:
         ({"question": "Who?", "answers": [3]}, "field 'answers' must be a list of texts"),
         ({"question": "Who?", "answers": []}, "the row has no answer: leave such rows out"),
         ({"question": "Who?", "answers": [" "]}, "the row has no answer"),
+        ({"question": "Who?", "answer": "Ana", "answerable": False}, "the row has no answer"),
         (
             {"question": "Who?", "answers": ["x"], "gold": [{"title": "x"}]},
             "gold: field 'text' must be text, and not blank; got None",
