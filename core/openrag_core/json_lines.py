@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 from openrag_core.errors import OpenRAGError
+from openrag_core.words import well_formed
 
 Error = type[OpenRAGError]
 
@@ -130,7 +131,7 @@ def _parsed(where: str, text: str, error: Error) -> object:
     except ValueError as cause:
         raise error(f"{where}: no JSON ({cause})") from cause
     if "\\u" in text:  # halves of a surrogate pair are JSON, and can be written nowhere
-        content = json.loads(json.dumps(content, ensure_ascii=False).encode(errors="replace"))
+        content = json.loads(well_formed(json.dumps(content, ensure_ascii=False)))
     return content
 
 

@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from openrag_core.words import well_formed
+
 _Result = TypeVar("_Result")
 _Model = TypeVar("_Model", bound=BaseModel)
 Read = Callable[[dict[str, Any]], _Result]
@@ -57,8 +59,7 @@ def _objects(text: str) -> Iterator[dict[str, Any]]:
         try:
             content, end = json.JSONDecoder().raw_decode(text, start)
             # Halves of a surrogate pair are JSON, and can be written nowhere.
-            whole = json.dumps(content, ensure_ascii=False).encode(errors="replace")
-            yield json.loads(whole)
+            yield json.loads(well_formed(json.dumps(content, ensure_ascii=False)))
         except ValueError:
             end = start + 1
         except RecursionError:  # nobody asked for that

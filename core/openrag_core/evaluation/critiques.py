@@ -7,6 +7,7 @@ import json
 from openrag_core.conversation import Message
 from openrag_core.evaluation.rubrics import Rubric
 from openrag_core.records import Passage
+from openrag_core.words import well_formed
 
 _SYSTEM = """\
 You write questions with which a search engine over a collection of documents is tested. You are \
@@ -72,5 +73,5 @@ CRITIQUES = (STAND_ALONE, USEFULNESS, GROUNDEDNESS)
 def writing(passage: Passage) -> tuple[Message, ...]:
     """What the model is asked about a passage."""
     shown = json.dumps({"title": passage.title, "text": passage.text}, ensure_ascii=False, indent=1)
-    user = _USER.format(passage=shown.encode(errors="replace").decode())
+    user = _USER.format(passage=well_formed(shown))
     return Message("system", _SYSTEM), Message("user", user)

@@ -13,6 +13,7 @@ from openrag_core.conversation import Message
 from openrag_core.errors import ConfigError
 from openrag_core.evaluation.cases import Case
 from openrag_core.replies import validated
+from openrag_core.words import well_formed
 
 Shown = Literal["question", "answer", "references", "sources", "passages"]
 _SYSTEM = """\
@@ -84,7 +85,7 @@ class Rubric:
         shown = {name: getattr(case, name) for name in self.shows}
         record = json.dumps(shown, ensure_ascii=False, indent=1)
         user = _USER.format(
-            record=record.encode(errors="replace").decode(),
+            record=well_formed(record),
             question=self.question,
             scale="\n".join(f"{grade}: {self.scale[grade]}" for grade in sorted(self.scale)),
             grades=" or ".join(map(str, sorted(self.scale))),
