@@ -11,8 +11,9 @@ and the weights are those of the released Open-RAG code (arXiv:2410.01782).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from math import exp, inf
+from dataclasses import asdict, dataclass
+from math import exp, inf, isfinite
+from numbers import Real
 
 from openrag_core.errors import ConfigError, ReflectionError
 
@@ -69,7 +70,11 @@ TOKENS: tuple[str, ...] = (
 
 @dataclass(frozen=True, slots=True)
 class ScoreWeights:
-    """Weight of each part of a passage's score; the defaults are those of the released code."""
+    """Weight of each part of a passage's score; the defaults are those of the released code.
+
+    Raises:
+        ConfigError: One is no finite number.
+    """
 
     rel: float = 1.0
     """Of relevance: the model's own judgement, or `rank` while it has none."""
@@ -79,6 +84,11 @@ class ScoreWeights:
     """Of the sequence probability; 0 leaves it out."""
     reciprocal_rank: float = 0.0
     """Of 1 / place in the order of retriever and reranker; the released code has no such part."""
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if not isinstance(value, Real) or not isfinite(value):
+                raise ConfigError(f"the weight {name} must be a finite number, got {value!r}")
 
 
 def check_weights(weights: ScoreWeights | None) -> None:

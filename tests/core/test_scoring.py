@@ -1,10 +1,10 @@
 """core/openrag_core/scoring.py: where each critique is read, and the order of candidates."""
 
-from math import exp, log
+from math import exp, inf, log, nan
 
 import pytest
 
-from openrag_core import Passage, ReflectionError, ScoreWeights, Token, Written
+from openrag_core import ConfigError, Passage, ReflectionError, ScoreWeights, Token, Written
 from openrag_core.scoring import rank, score
 from tests.fakes import reflected, tokens
 
@@ -79,3 +79,9 @@ def test_an_empty_answer_comes_last_whatever_its_score() -> None:
         reflection_trained=False,
     )
     assert [candidate.text for candidate in ranked] == ["a", ""]
+
+
+@pytest.mark.parametrize("given", ["1", None, nan, inf])
+def test_a_weight_that_is_no_finite_number_is_refused(given: object) -> None:
+    with pytest.raises(ConfigError, match=f"the weight sup must be a finite number, got {given!r}"):
+        ScoreWeights(sup=given)  # type: ignore[arg-type]
