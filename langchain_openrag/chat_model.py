@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from threading import Lock
 from typing import Any, NoReturn
 from uuid import uuid4
@@ -63,7 +63,8 @@ class ChatOpenRAG(BaseChatModel):
     """Whether `response_metadata["logprobs"]["content"]` tells the tokens' log-probabilities."""
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
-    _lock: Any = PrivateAttr(default_factory=Lock)
+    _kept: tuple[str, TransformersGenerator] | None = PrivateAttr(default=None)
+    """The model that was loaded, and its name: a copy may have been given another one."""
     _unnamed: str = PrivateAttr(default_factory=lambda: f"unnamed {uuid4().hex}")
 
     @model_validator(mode="before")
@@ -90,7 +91,12 @@ class ChatOpenRAG(BaseChatModel):
 
     @property
     def _identifying_params(self) -> dict[str, Any]:
-        return {"model": self._name, "max_tokens": self.max_tokens, "stop": self.stop}
+        return {
+            "model": self._name,
+            "max_tokens": self.max_tokens,
+            "default_stop": self.stop,  # "stop" is that of a call
+            "logprobs": self.logprobs,
+        }
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         params = super()._get_ls_params(stop=stop, **kwargs)
@@ -109,8 +115,7 @@ class ChatOpenRAG(BaseChatModel):
 
     def get_token_ids(self, text: str) -> list[int]:
         """Ids of the model's own tokenizer, for counting."""
-        with self._lock:
-            tokenizer = self._loaded.tokenizer
+        tokenizer = self._loaded().tokenizer
         ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
         return ids
 
@@ -196,10 +201,8 @@ class ChatOpenRAG(BaseChatModel):
                 "max_tokens and logprobs, and decoding is greedy"
             )
         length = kwargs.get("max_tokens")
-        with self._lock:
-            generator = self._loaded
         return TransformersChat(
-            generator,
+            self._loaded(),
             max_new_tokens=self.max_tokens if length is None else length,
             stop=(self.stop or ()) if stop is None else stop,
         )
@@ -208,15 +211,26 @@ class ChatOpenRAG(BaseChatModel):
         """The same, outside of the event loop: the model may have to be loaded."""
         return await asyncio.to_thread(self._chat, stop, kwargs)
 
-    @cached_property
     def _loaded(self) -> TransformersGenerator:
-        generator = self.generator or _loaded(self.model)
+        generator = self._own() if self.generator is None else self.generator
         if not isinstance(generator, TransformersGenerator):
             raise ConfigError(
                 f"ChatOpenRAG needs a model of this process, not a {type(generator).__name__}: "
                 "give a TransformersGenerator, or model"
             )
         return generator
+
+    def _own(self) -> TransformersGenerator:
+        with _LOADING:
+            if self._kept is None or self._kept[0] != self.model:
+                self._kept = self.model, _loaded(self.model)
+            return self._kept[1]
+
+    def __getstate__(self) -> dict[Any, Any]:
+        """Without the model that was loaded: whoever reads it back loads it again."""
+        state = super().__getstate__()
+        private = {**state["__pydantic_private__"], "_kept": None}
+        return {**state, "__pydantic_private__": private}
 
     def _result(self, reply: Reply, kwargs: dict[str, Any]) -> ChatResult:
         message = AIMessage(
@@ -243,6 +257,9 @@ class ChatOpenRAG(BaseChatModel):
         metadata = {"model_name": self._name, "finish_reason": reply.finish}
         told = kwargs.get("logprobs", self.logprobs)
         return metadata | ({"logprobs": _logprobs(reply.tokens)} if told else {})
+
+
+_LOADING = Lock()
 
 
 @lru_cache(maxsize=1)

@@ -347,14 +347,14 @@ class OpenRAGRunnable(RunnableSerializable[RunnableInput, RunnableOutput]):
     ) -> Generator[Event]:
         if given is None:
             return self.configured.stream_many(questions, live=live)
-        return self.configured.stream_from(questions[0], given)
+        return self.configured.stream_from(questions[0], given, live=live)
 
     def _aevents(
         self, questions: list[Question], given: list[Passage] | None, *, live: bool = False
     ) -> AsyncGenerator[Event]:
         if given is None:
             return self.configured.astream_many(questions, live=live)
-        return self.configured.astream_from(questions[0], given)
+        return self.configured.astream_from(questions[0], given, live=live)
 
 
 def _tracing(configs: Sequence[RunnableConfig], questions: Sequence[Question]) -> Tracing:

@@ -111,12 +111,12 @@ class Run:
     def _events(self, *, live: bool) -> Generator[Event]:
         if self.passages is None:
             return self.rag.stream_many([self.question], live=live)
-        return self.rag.stream_from(self.question, self.passages)
+        return self.rag.stream_from(self.question, self.passages, live=live)
 
     def _aevents(self, *, live: bool) -> AsyncGenerator[Event]:
         if self.passages is None:
             return self.rag.astream_many([self.question], live=live)
-        return self.rag.astream_from(self.question, self.passages)
+        return self.rag.astream_from(self.question, self.passages, live=live)
 
     def _hear(self, event: Event) -> str:
         self.callbacks.hear(event)

@@ -197,10 +197,15 @@ class OpenRAG:
         return self.stream_many([question], live=True)
 
     def stream_from(
-        self, question: Question, passages: Sequence[Passage], decision: Decision | None = None
+        self,
+        question: Question,
+        passages: Sequence[Passage],
+        decision: Decision | None = None,
+        *,
+        live: bool = True,
     ) -> Generator[Event]:
-        """As `answer_from`, with what happens as it happens."""
-        return steps.told(self._answer_from(question, passages, decision, live=True))
+        """As `answer_from`, with what happens as it happens; `live` as in `stream_many`."""
+        return steps.told(self._answer_from(question, passages, decision, live=live))
 
     def stream_many(self, questions: Sequence[Question], *, live: bool = False) -> Generator[Event]:
         """As `answer_many`, with what happens as it happens.
@@ -245,10 +250,15 @@ class OpenRAG:
         return self.astream_many([question], live=True)
 
     def astream_from(
-        self, question: Question, passages: Sequence[Passage], decision: Decision | None = None
+        self,
+        question: Question,
+        passages: Sequence[Passage],
+        decision: Decision | None = None,
+        *,
+        live: bool = True,
     ) -> AsyncGenerator[Event]:
         """As `stream_from`; the event loop goes on."""
-        return steps.atold(self._answer_from(question, passages, decision, live=True))
+        return steps.atold(self._answer_from(question, passages, decision, live=live))
 
     def astream_many(
         self, questions: Sequence[Question], *, live: bool = False

@@ -1,19 +1,22 @@
 """langchain_openrag/chat_model.py: LangChain's own tests, and what they leave out."""
 
 import asyncio
-from collections.abc import Callable
+import pickle
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 import pytest
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessageChunk, HumanMessage, SystemMessage, ToolMessage
+from langchain_core.runnables import ConfigurableField, RunnableConfig
 from langchain_core.tools import tool
 from langchain_tests.integration_tests import ChatModelIntegrationTests
 from langchain_tests.unit_tests import ChatModelUnitTests
 from pydantic import ValidationError
 
-from langchain_openrag import ChatOpenRAG
+from langchain_openrag import ChatOpenRAG, chat_model
 from openrag_core import ConfigError, OpenRAG, QuestionError
 from openrag_core.model import TransformersGenerator, load
 
@@ -68,6 +71,22 @@ class TestIntegration(ChatModelIntegrationTests):
 @pytest.fixture
 def chat(bundled_rag: OpenRAG) -> ChatOpenRAG:
     return ChatOpenRAG(generator=bundled_rag.generator, max_tokens=12, logprobs=True)
+
+
+@pytest.fixture
+def loaded(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Which models were loaded, each slowly."""
+    names: list[str] = []
+
+    def slowly(name: str) -> object:
+        names.append(name)
+        sleep(0.2)
+        return load(name, dtype="float32")
+
+    monkeypatch.setattr(chat_model, "load", slowly)
+    chat_model._loaded.cache_clear()
+    yield names
+    chat_model._loaded.cache_clear()
 
 
 ASKED = [SystemMessage("Be brief."), HumanMessage("What is the capital of France?")]
@@ -137,6 +156,44 @@ def test_caches_tell_models_from_each_other(chat: ChatOpenRAG) -> None:
     assert tiny._get_llm_string() == again._get_llm_string() != chat._get_llm_string()
     assert tiny.invoke("Hello", max_tokens=2).response_metadata["model_name"].endswith("tiny-a")
     assert chat._identifying_params["model"] == "bundled"
+
+
+def test_caches_tell_settings_from_each_other() -> None:
+    keys = {
+        ChatOpenRAG(**settings)._get_llm_string(stop=stop)
+        for settings in ({}, {"stop": ["x"]}, {"logprobs": True}, {"max_tokens": 1})
+        for stop in (None, ["y"])
+    }
+    assert len(keys) == 8
+
+
+def test_a_copy_with_another_model_replies_with_it(loaded: list[str]) -> None:
+    chat = ChatOpenRAG(model=str(FIXTURES / "tiny-a"), max_tokens=4)
+    chat.invoke("Hello")
+    other = chat.model_copy(update={"model": str(FIXTURES / "tiny-b")})
+    assert (
+        other.invoke("Hello").content == ChatOpenRAG(**other.model_dump()).invoke("Hello").content
+    )
+    chat.invoke("Hello")
+    assert loaded == [chat.model, other.model]
+
+
+def test_copies_that_are_asked_at_once_load_the_model_once(loaded: list[str]) -> None:
+    chat = ChatOpenRAG(model=str(FIXTURES / "tiny-a"))
+    configs: list[RunnableConfig] = [{"configurable": {"length": n}} for n in (1, 2, 3, 4)]
+    flexible = chat.configurable_fields(max_tokens=ConfigurableField("length"))
+    assert len(flexible.batch(["Hello"] * 4, configs)) == 4
+    assert loaded == [chat.model]
+
+
+def test_it_is_pickled_without_its_model(loaded: list[str]) -> None:
+    chat = ChatOpenRAG(model=str(FIXTURES / "tiny-a"), max_tokens=4)
+    reply = chat.invoke("Hello").content
+    again = pickle.loads(pickle.dumps(chat))
+    assert again.model_dump() == chat.model_dump()
+    chat_model._loaded.cache_clear()
+    assert again.invoke("Hello").content == reply
+    assert len(loaded) == 2
 
 
 def test_a_length_of_nothing_is_refused(chat: ChatOpenRAG) -> None:

@@ -14,7 +14,7 @@ from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
 
 from llamaindex_openrag import OpenRAGQueryEngine, OpenRAGSynthesizer, to_node
 from openrag_core import ConfigError, OpenRAG
-from tests.fakes import FakeGenerator, FakeRetriever
+from tests.fakes import FakeGenerator, FakeRetriever, reflected
 from tests.llamaindex.fakes import BRIDGE, FERRY, FakeStreamingGenerator, bridges
 from tests.llamaindex.test_callbacks import Recorder
 from tests.llamaindex.test_query_engine import Chains
@@ -50,6 +50,20 @@ def test_it_answers_as_the_engines_own_half() -> None:
         response: Any = theirs.synthesize(query, NODES)
         assert (response.response, response.source_nodes) == (ours.response, ours.source_nodes)
         assert response.metadata["candidates"] == ours.metadata["candidates"]
+
+
+@pytest.mark.parametrize("settings", [{"top_k": 1}, {"evidence": "joint"}])
+async def test_whole_it_says_nothing_that_is_not_believed(settings: dict[str, Any]) -> None:
+    doubted = FakeStreamingGenerator(
+        answers={"b1": reflected("1893", rel=0.9, sup=0.01)}, reflection_trained=True
+    )
+    rag = OpenRAG(doubted, FakeRetriever([BRIDGE]), **settings)
+    expected = str(OpenRAGQueryEngine(rag).query("When?"))
+    assert expected.startswith("The documents do not tell.")
+    for synthesizer in (OpenRAGSynthesizer(rag), OpenRAGQueryEngine(rag)):
+        asked, nodes = QueryBundle("When?"), [to_node(BRIDGE)]
+        assert str(synthesizer.synthesize(asked, nodes)) == expected
+        assert str(await synthesizer.asynthesize(asked, nodes)) == expected
 
 
 def test_its_callbacks_are_the_engines() -> None:

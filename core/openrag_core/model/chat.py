@@ -89,16 +89,22 @@ class TransformersChat:
 
     def _reply(self, prompt: Prompt, written: Continuation) -> Reply:
         whole = self._generator.whole(written)
-        cut = self._cut(self._generator.text(whole.ids))
-        ended = whole.ids[-1] in self._generator.ends or cut is not None
-        text = self._generator.text(whole.ids) if cut is None else cut
+        text, tokens = self._generator.text(whole.ids), self._generator.tokens(whole)
+        ended = whole.ids[-1] in self._generator.ends
+        if (cut := self._cut(text)) is not None:
+            text, tokens, ended = cut, tokens[: self._reaching(cut, whole.ids)], True
         return Reply(
             text=text.strip(),
-            tokens=self._generator.tokens(whole),
+            tokens=tokens,
             prompt_tokens=len(prompt.ids),
             new_tokens=len(whole.ids),
             finish="stop" if ended else "length",
         )
+
+    def _reaching(self, cut: str, ids: list[int]) -> int:
+        """How many of the tokens what stands before a stop text is made of."""
+        lengths = (len(self._generator.text(ids[:number])) for number in range(len(ids) + 1))
+        return next(number for number, length in enumerate(lengths) if length >= len(cut))
 
     def _stopped(self, written: Continuation) -> bool:
         return self._cut(self._generator.text(written.ids)) is not None

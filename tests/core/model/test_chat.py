@@ -97,6 +97,7 @@ def test_a_stop_text_ends_the_reply_and_no_part_of_it_is_shown(
     talk = TransformersChat(generator, stop=stop)
     (reply,) = talk.reply([ASKED])
     assert (reply.text, reply.finish, reply.new_tokens) == (text, "stop", tokens)
+    assert "".join(one.text for one in reply.tokens).strip() == text
     pieces, again = streamed(talk)
     assert ("".join(pieces), again) == (text, reply)
 
