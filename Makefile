@@ -68,12 +68,14 @@ bench: setup  ## measure; some need $OPENRAG_TEST_DATA (three hours)
 bundled: setup  ## train the bundled model anew into runs/; needs $OPENRAG_TEST_DATA (six hours)
 	PATH="$(CURDIR)/$(BIN):$$PATH" sh recipes/bundled.sh
 
-systems: setup  ## train what the bundled model is compared with, and measure all; after `bundled`
+systems: setup  ## train what the bundled model is compared with, measure all; after `bundled`
 	$(BIN)/python benchmarks/systems.py plain runs/data/first/plain_rows.jsonl \
 		runs/data/first/single_rows.jsonl runs/data/first/chains_rows.jsonl
 	cp recipes/dense-reading.yaml recipes/dense-reflection.yaml runs/data/first/
-	$(BIN)/openrag train runs/data/first/dense-reading.yaml runs/dense-reading
-	$(BIN)/openrag train runs/data/first/dense-reflection.yaml runs/dense-reflection
+	for name in dense-reading dense-reflection; do \
+		[ -d runs/$$name/model ] || $(BIN)/openrag train runs/data/first/$$name.yaml runs/$$name \
+			$$([ ! -d runs/$$name/checkpoints ] || echo --resume) || exit; \
+	done
 	$(BIN)/python benchmarks/systems.py measure dense bundled
 	$(BIN)/python benchmarks/systems.py measure reading runs/dense-reading/model
 	$(BIN)/python benchmarks/systems.py measure reflection runs/dense-reflection/model

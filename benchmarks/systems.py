@@ -7,15 +7,17 @@ python benchmarks/systems.py plain OUT ROWS...
 NAME is dense (plain retrieval-augmented prompting; MODEL is a dense one), reading (LoRA on gold
 evidence alone), reflection (LoRA with reflection tokens and distractors), mixture (the same rows,
 with experts), mean (of the mixture's first three runs), fourth (a run from there) or bundled (the
-mean of these two). `measure` writes benchmarks/systems/NAME.json; `table` prints what those files
-hold; `plain` makes the rows that `reading` learns out of the others'. What is retrieved depends on
-no system: `retrieve`, or the first system, finds it and keeps it in runs/found.
+mean of these two). `measure` writes benchmarks/systems/NAME.json, or goes on with it where it holds
+numbers of the same weights; `table` prints what those files hold; `plain` makes the rows that
+`reading` learns out of the others'. What is retrieved depends on no system: `retrieve`, or the first
+system, finds it and keeps it in runs/found.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -29,12 +31,14 @@ from squad import index, rows
 
 from openrag_core.build import Settings, build
 from openrag_core.evaluation.metrics import exact_match, f1, normalised_match
+from openrag_core.evaluation.results import fingerprint
 from openrag_core.model import TransformersGenerator, load
 from openrag_core.model.checkpoints.dense import dense_folder
 from openrag_core.records import Evidence, Passage, Written
 from openrag_core.reflection import RELEVANCE, SUPPORT, TRAINED_WEIGHTS, ScoreWeights
 from openrag_core.scoring import rank
 from openrag_core.training import read_rows, without_reflection, write_rows
+from openrag_core.weights import BUNDLED, BUNDLED_ADAPTER
 
 QUESTIONS = 512
 TOP_K = 5
@@ -61,7 +65,9 @@ def measure(name: str, model: str, only: Sequence[str]) -> None:
     }
     file = FOLDER / f"{name}.json"
     FOLDER.mkdir(exist_ok=True)
-    scores: Scores = json.loads(file.read_text("utf-8")) if file.is_file() else {}
+    weights, scores = _weights(name, model), Scores()
+    if file.is_file() and (kept := json.loads(file.read_text("utf-8")))["weights"] == weights:
+        scores = kept["scores"]
     for task in only or tasks:
         if any(key.startswith(task) for key in scores):
             continue  # of a run that was stopped
@@ -69,7 +75,8 @@ def measure(name: str, model: str, only: Sequence[str]) -> None:
         for key, values in made.items():
             print(f"{key:40} {100 * fmean(values):6.1f}  (n = {len(values)})", flush=True)
         scores |= {key: [round(value, 4) for value in values] for key, values in made.items()}
-        file.write_text(json.dumps(scores) + "\n", encoding="utf-8")
+        made_by = {"weights": weights, "scores": scores}
+        file.write_text(json.dumps(made_by) + "\n", encoding="utf-8")
 
 
 def _gold(generator: TransformersGenerator, task: str) -> Scores:
@@ -202,6 +209,14 @@ def _support(written: Written) -> int | None:
     return None
 
 
+def _weights(name: str, model: str) -> str:
+    """SHA-256 of what answers; a card and a gate change no answer."""
+    folder = BUNDLED_ADAPTER if model == BUNDLED else Path(model)
+    if name == "dense":
+        folder = dense_folder(model)
+    return fingerprint(folder, without=("README.md", "gate.json"))
+
+
 def _generator(name: str, model: str) -> TransformersGenerator:
     loaded, tokenizer = load(dense_folder(model) if name == "dense" else model)
     together = 8192 if loaded.device.type == "cpu" else 65536  # tokens
@@ -236,7 +251,8 @@ class _Nothing:
 def table() -> None:
     """Print every task as a row, and how much better the mixtures are, with a 95 % interval."""
     files = {name: FOLDER / f"{name}.json" for name in NAMES}
-    found = {name: json.loads(f.read_text("utf-8")) for name, f in files.items() if f.is_file()}
+    kept = {name: json.loads(f.read_text("utf-8")) for name, f in files.items() if f.is_file()}
+    found: dict[str, Scores] = {name: one["scores"] for name, one in kept.items()}
     for scores in found.values():  # of two ways to use five passages, the better one counts
         best, other = "squad_v11_dev retrieved F1", "squad_v11_dev retrieved, joint F1"
         if other in scores and fmean(scores[other]) > fmean(scores[best]):
@@ -254,12 +270,29 @@ def table() -> None:
         print(f"| {task} | {' | '.join(cells)} |")
     ours = [name for name in ("mixture", "mean", "fourth", "bundled") if name in found]
     for one, other in ((one, other) for one in ours for other in found if other not in ours):
-        both = [task for task in found[one] if " F1" in task and task in found[other]]
-        joined = np.concatenate([np.subtract(found[one][t], found[other][t]) for t in both])
-        low, high = bootstrap((joined,), np.mean, random_state=0).confidence_interval
-        print(
-            f"{one} over {other}: {100 * joined.mean():+.1f} F1 [{100 * low:.1f}, {100 * high:.1f}]"
-        )
+        mean, low, high = _gained(found[one], found[other])
+        print(f"{one} over {other}: {mean:+.1f} F1 [{low:.1f}, {high:.1f}]")
+
+
+def _gained(scores: Scores, others: Scores) -> tuple[float, float, float]:
+    """Mean difference of F1 over what is read, in points, with a 95 % interval by bootstrap.
+
+    A question that was asked of gold and of retrieved passages is drawn with both.
+    """
+    differences: dict[tuple[str, int], list[float]] = defaultdict(list)
+    for task in scores.keys() & others.keys():
+        if task.endswith((" gold F1", " retrieved F1")):
+            for number, pair in enumerate(zip(scores[task], others[task], strict=True)):
+                differences[task.split()[0], number].append(pair[0] - pair[1])
+    sums = [100 * sum(own) for own in differences.values()]
+    amounts = [len(own) for own in differences.values()]
+    low, high = bootstrap(
+        (sums, amounts),
+        lambda sums, amounts, axis: np.sum(sums, axis) / np.sum(amounts, axis),
+        paired=True,
+        rng=0,
+    ).confidence_interval
+    return sum(sums) / sum(amounts), low, high
 
 
 if __name__ == "__main__":
