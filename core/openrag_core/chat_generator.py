@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from openrag_core.conversation import ChatModel, Message, Reply
+from openrag_core.conversation import ChatModel, Message, Reply, spoken
 from openrag_core.errors import ConfigError
 from openrag_core.ports import Settled
 from openrag_core.prompts import reading_messages
@@ -16,7 +16,8 @@ class ChatGenerator:
     """Drafts and writes answers with a chat model; satisfies `Generator`.
 
     It knows no reflection tokens, so the reranker judges the passages. The gates "f_minp" and
-    "f_meanp" need a model that tells the probabilities of its tokens.
+    "f_meanp" need a model that tells the probabilities of its tokens. What a reasoning model
+    thinks before it answers (<think>...</think>) is no part of the answer.
 
     Args:
         chat: The chat model.
@@ -69,7 +70,8 @@ class ChatGenerator:
 
     def _draft(self, questions: Sequence[str], settled: Settled | None) -> Steps[list[Draft]]:
         prompts = [[Message("user", question)] for question in questions]
-        replies: list[Reply] = yield Call(self._chat, "reply", (prompts,))
+        said: list[Reply] = yield Call(self._chat, "reply", (prompts,))
+        replies = [spoken(reply) for reply in said]
         if settled is not None and any(reply.text and not reply.tokens for reply in replies):
             raise ConfigError(
                 "the chat model does not tell the probabilities of its tokens, which this gate "
@@ -98,4 +100,5 @@ def _reading(question: str, evidence: Evidence) -> list[Message]:
 
 
 def _written(evidence: Evidence, reply: Reply) -> Written:
-    return Written(tuple(evidence), reply.text, reply.tokens)
+    said = spoken(reply)
+    return Written(tuple(evidence), said.text, said.tokens)

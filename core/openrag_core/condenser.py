@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from openrag_core.conversation import ChatModel, Conversation, Message, Reply
+from openrag_core.conversation import ChatModel, Conversation, Message, Reply, spoken
 from openrag_core.steps import Call, Steps, arun, run
 
 INSTRUCTION = (
@@ -35,7 +35,6 @@ MAX_NEW_TOKENS = 128
 """Of a rewritten question; whatever an answer may have."""
 _TURNS = 6  # of the conversation that are read, the last ones
 _LONGEST = 300  # characters of each
-_THOUGHTS = re.compile(r"\s*<think>.*?(</think>|\Z)", re.DOTALL)  # of a reasoning model
 
 
 class ChatCondenser:
@@ -77,10 +76,7 @@ class ChatCondenser:
 
 def _first_line(reply: Reply) -> str:
     """Of what was said, not thought; empty where there is none, or where it was cut off."""
-    said = reply.text
-    if thoughts := _THOUGHTS.match(said):
-        said = said[thoughts.end() :]
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    lines = [line.strip() for line in spoken(reply).text.splitlines() if line.strip()]
     cut_off = reply.finish == "length" and len(lines) == 1
     return lines[0] if lines and not cut_off else ""
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Literal, Protocol, runtime_checkable
 
 from openrag_core.errors import ConfigError, QuestionError
 from openrag_core.records import Token
 
 Role = Literal["system", "user", "assistant"]
+_THOUGHT = re.compile(r"\A\s*<think>.*?(</think>\s*|\Z)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,23 @@ class Reply:
     """Whether the model came to an end, or to the most tokens that it may write."""
 
 
+def spoken(reply: Reply) -> Reply:
+    """The reply without the thought that a reasoning model begins with, and without its tokens.
+
+    A thought that was cut off leaves nothing.
+    """
+    text = _THOUGHT.sub("", reply.text)
+    return replace(reply, text=text, tokens=_after_thought(reply.tokens))
+
+
+def _after_thought(tokens: tuple[Token, ...]) -> tuple[Token, ...]:
+    thought = _THOUGHT.match("".join(token.text for token in tokens))
+    if thought is None:
+        return tokens
+    ends = accumulate(len(token.text) for token in tokens)
+    return tuple(t for t, end in zip(tokens, ends, strict=True) if end > thought.end())
+
+
 @runtime_checkable
 class ChatModel(Protocol):
     """Replies to conversations; one at home in event loops adds `areply`.
@@ -116,9 +136,9 @@ def known_chat_name(chat: ChatModel, name: str | None = None) -> str:
 
 
 def say(chat: ChatModel, text: str) -> str:
-    """What a chat model replies to a single message."""
+    """What a chat model replies to a single message, without a thought before it."""
     (reply,) = chat.reply([[Message("user", text)]])
-    return reply.text
+    return spoken(reply).text
 
 
 @runtime_checkable

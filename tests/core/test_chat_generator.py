@@ -5,7 +5,16 @@ from collections.abc import Sequence
 
 import pytest
 
-from openrag_core import ChatGenerator, ConfigError, Gate, Generator, Message, OpenRAG, Passage
+from openrag_core import (
+    ChatGenerator,
+    ConfigError,
+    Gate,
+    Generator,
+    Message,
+    OpenRAG,
+    Passage,
+    Token,
+)
 from openrag_core.conversation import Reply
 from openrag_core.ports import StreamingGenerator
 from openrag_core.prompts import READING
@@ -114,6 +123,23 @@ def test_the_reranker_chooses_among_its_answers_and_can_refuse_them() -> None:
     none = FakeReranker({"bridge": 0.3, "ferry": 0.4})
     refused = OpenRAG(ChatGenerator(sage()), FakeRetriever(passages), reranker=none)
     assert refused.answer("When?").abstained
+
+
+def test_a_thought_is_no_answer_and_its_tokens_are_none_of_the_answers() -> None:
+    thought = (Token("<think>", -9.0), Token("Hm.", -9.0), Token("</think>", -9.0))
+    sure = Reply("<think>Hm.</think>\n1893", (*thought, Token("\n", -9.0), Token("1893", 0.0)))
+    cut_off = Reply("<think>Hm.", thought[:2], finish="length")
+    reranker = FakeReranker({"bridge": 0.9})
+    told = OpenRAG(
+        ChatGenerator(Sage(Bridge=sure, When=cut_off)),
+        FakeRetriever([BRIDGE]),
+        reranker=reranker,
+        gate=Gate("f_minp"),
+    ).answer("When?")
+    assert (told.text, told.grounded, told.confidence) == ("1893", True, 1.0)
+    assert told.decision.value == 0.0  # nothing was said
+    silent = OpenRAG(ChatGenerator(Sage(Bridge=cut_off)), FakeRetriever([BRIDGE]), reranker)
+    assert silent.answer("When?").abstained
 
 
 def test_a_passage_without_a_title_is_its_text_alone() -> None:

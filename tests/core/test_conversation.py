@@ -2,8 +2,8 @@
 
 import pytest
 
-from openrag_core import ConfigError, Conversation, Message, OpenRAG, QuestionError
-from openrag_core.conversation import check_questions, question_of
+from openrag_core import ConfigError, Conversation, Message, OpenRAG, QuestionError, Token
+from openrag_core.conversation import Reply, check_questions, question_of, spoken
 from openrag_core.events import CondensedEvent, StageEnded, StageStarted
 from tests.core.test_pipeline import BRIDGE, FERRY, SURE, UNSURE
 from tests.fakes import FakeCondenser, FakeGenerator, FakeRetriever
@@ -75,3 +75,20 @@ async def test_every_door_takes_a_conversation() -> None:
     answer = pipeline.answer_from(WHEN, [BRIDGE])
     assert (answer.question, answer.text) == (ALONE, "1893")
     assert (await pipeline.aanswer(WHEN)).question == ALONE
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        (["<think>", "\nIt says", " 1893.\n", "</think>", "\n\n", "1893", "."], ["1893", "."]),
+        (["<", "think", ">Hm</", "think", ">", " 1893"], [" 1893"]),
+        (["\n", "<think>", "</think>", "1893"], ["1893"]),
+        (["<think>", "It says", ""], []),  # cut off before anything was said
+        (["<b>", " 1893 ", "<think>", "</think>"], ["<b>", " 1893 ", "<think>", "</think>"]),
+        (["", "1893"], ["", "1893"]),
+    ],
+)
+def test_a_thought_is_no_part_of_what_was_said(said: list[str], kept: list[str]) -> None:
+    reply = spoken(Reply("".join(said), tuple(Token(text, -1.0) for text in said)))
+    assert [token.text for token in reply.tokens] == kept
+    assert reply.text.strip() == "".join(kept).strip()

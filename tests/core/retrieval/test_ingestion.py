@@ -23,6 +23,7 @@ from openrag_core.retrieval import (
     TitleContext,
     document_from_text,
 )
+from openrag_core.retrieval.chunking import Chunk
 from openrag_core.retrieval.store import Point
 from tests.core.retrieval.conftest import LetterEncoder, memory
 from tests.fakes import FakeChat
@@ -282,6 +283,15 @@ def test_a_context_is_encoded_and_not_read(encoder: LetterEncoder) -> None:
     index = PassageIndex(memory(), encoder, context=ChatContext(FakeChat(broken), name="fake"))
     with pytest.raises(DocumentError, match="1: chat fake wrote no context"):
         index.add_documents([document_from_text("Ferry.", "1")])
+
+
+@pytest.mark.parametrize(
+    ("reply", "context"), [("<think>Hm.</think>\n A  zoo.", "T\nA zoo."), ("<think>Hm.", "T")]
+)
+def test_a_context_is_what_a_model_says_not_what_it_thinks(reply: str, context: str) -> None:
+    document = document_from_text("Ferry.", "1", title="T")
+    contextualizer = ChatContext(FakeChat(lambda _: reply), name="fake")
+    assert contextualizer(document, [Chunk("T", "Ferry.", 0)]) == [context]
 
 
 def test_what_can_be_read_no_more_is_still_found_and_said_to_be(
