@@ -25,7 +25,7 @@ _PLATT_POINTS = 33
 _GROUP = 20  # questions of like confidence; a probability of fewer is chance
 _GROUPS = 50
 _FOLDS = 5
-_ROUNDED = 1e-6  # confidences that are nearer to each other are one in the file
+_ROUNDED = 1e-6  # confidences that are nearer to each other may be one in the file
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,15 +164,18 @@ def _calibration(
     groups = max(2, min(_GROUPS, len(values) // _GROUP))
     parts = np.array_split(order, groups)
     x = np.array([values[own].mean() for own in parts])
-    y = np.array([labels[own].mean() for own in parts])
-    weights = np.array([len(own) for own in parts])
-    told = IsotonicRegression(y_min=0.0, y_max=1.0).fit(x, y, sample_weight=weights).predict(x)
-    return _points(x, told)
+    firsts = _firsts(x)
+    x = x[firsts]
+    right = np.add.reduceat([labels[own].sum() for own in parts], firsts)
+    count = np.add.reduceat([len(own) for own in parts], firsts)
+    isotonic = IsotonicRegression(y_min=0.0, y_max=1.0).fit(x, right / count, sample_weight=count)
+    return _points(x, isotonic.predict(x))
 
 
 def _platt(values: NDArray[np.float64], labels: NDArray[np.float64]) -> Calibration:
     """One logistic curve, as straight lines between points of the data."""
     grid = np.unique(np.quantile(values, np.linspace(0, 1, _PLATT_POINTS)))
+    grid = grid[_firsts(grid)]
     if len(np.unique(labels)) == 1:
         return Calibration((float(values.mean()),), (float(labels[0]),))
     fitted = LogisticRegression(C=1e6).fit(values[:, None], labels)
@@ -182,7 +185,14 @@ def _platt(values: NDArray[np.float64], labels: NDArray[np.float64]) -> Calibrat
     return _points(grid, told)
 
 
+def _firsts(x: NDArray[np.float64]) -> list[int]:
+    """Places in growing numbers where a group begins that rounding might make equal."""
+    firsts = [0]
+    for place, value in enumerate(x):
+        if value - x[firsts[-1]] > _ROUNDED:
+            firsts.append(place)
+    return firsts
+
+
 def _points(x: NDArray[np.float64], y: NDArray[np.float64]) -> Calibration:
-    """Without those that rounding would make equal."""
-    kept = np.concatenate([[True], np.diff(x) > _ROUNDED])
-    return Calibration(tuple(x[kept].tolist()), tuple(y[kept].tolist()))
+    return Calibration(tuple(x.tolist()), tuple(y.tolist()))
