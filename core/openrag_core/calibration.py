@@ -13,8 +13,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
-from math import inf
+from math import floor, inf
 from numbers import Real
+from os import PathLike
 from pathlib import Path
 from typing import Any, get_args
 
@@ -126,6 +127,7 @@ class CalibratedGate:
         check_target(self.min_accuracy, self.max_retrieval_rate)
         most = max(one.probability[-1] for one in (self.memory, *self.reading.values()))
         if self.min_accuracy is not None and self.min_accuracy > most:
+            most = floor(most * 1000) / 1000  # as it is shown, it can be asked for
             raise ConfigError(
                 f"min_accuracy={self.min_accuracy:g} is out of reach: the most certain answers "
                 f"were right with a probability of {most:.3f} when this gate was fitted, "
@@ -198,9 +200,17 @@ class CalibratedGate:
         """Whether an unfinished draft is sure to be followed by retrieval; see `Gate.settled`."""
         return self.gate.settled(logprobs, max_tokens)
 
+    def opens(self, confidence: float) -> bool:
+        """Whether passages are looked up for a draft of this confidence; a tie does not.
+
+        It is compared as it was fitted: of "f_ret", 1 - (1 - x) need not be x.
+        """
+        return confidence < self._least
+
     def by_request(self, logprobs: Mapping[str, float]) -> Decision:
         """As `Gate.by_request`, with the probability that the draft will be right."""
-        return self._known(self.gate.by_request(logprobs))
+        decision = self._known(self.gate.by_request(logprobs))
+        return replace(decision, retrieve=self.opens(1.0 - (decision.value or 0.0)))
 
     def by_confidence(self, draft: Draft) -> Decision:
         """As `Gate.by_confidence`, with the probability that the draft is right.
@@ -251,7 +261,10 @@ def check_target(min_accuracy: float | None, max_retrieval_rate: float | None) -
 
 
 def read_gate(
-    file: Path, *, min_accuracy: float | None = None, max_retrieval_rate: float | None = None
+    file: str | PathLike[str],
+    *,
+    min_accuracy: float | None = None,
+    max_retrieval_rate: float | None = None,
 ) -> CalibratedGate:
     """A gate that was fitted, with a target.
 
@@ -264,7 +277,7 @@ def read_gate(
         ConfigError: There is none, it is damaged, or the target is out of reach.
     """
     try:
-        stored = json.loads(file.read_text(encoding="utf-8"))
+        stored = json.loads(Path(file).read_text(encoding="utf-8"))
         reading = {int(k): Calibration(**one) for k, one in stored["reading"].items()}
         fitted = {
             "signal": stored["signal"],

@@ -13,6 +13,7 @@ from hypothesis.strategies import floats
 from openrag_core import ConfigError, Decision, Draft, OpenRAG, Passage, ScoreWeights
 from openrag_core.calibration import FILE, CalibratedGate, Calibration, read_gate
 from openrag_core.events import AnswerEvent, CandidateEvent
+from openrag_core.gate import f_ret
 from openrag_core.reflection import TRAINED_WEIGHTS
 from openrag_core.weights import BUNDLED_ADAPTER
 from tests.fakes import FakeRetriever, FakeStreamingGenerator, reflected, tokens
@@ -93,6 +94,9 @@ def test_what_drafts_cannot_reach_is_always_read() -> None:
 def test_a_target_out_of_reach_is_refused_with_what_is_missing() -> None:
     with pytest.raises(ConfigError, match=r"0\.95 is out of reach.* 0\.900 .* 0\.050 short"):
         gate(min_accuracy=0.95)
+    nearly = {1: Calibration((1.0, 3.0), (0.5, 0.6996))}
+    with pytest.raises(ConfigError, match=r"probability of 0\.699 .* 0\.001 short"):
+        replace(gate(min_accuracy=0.5), memory=nearly[1], reading=nearly, min_accuracy=0.7)
     with pytest.raises(ConfigError, match="either min_accuracy or max_retrieval_rate"):
         gate()
     with pytest.raises(ConfigError, match="either min_accuracy or max_retrieval_rate"):
@@ -208,6 +212,7 @@ def test_it_is_kept_as_json(tmp_path: Path) -> None:
     file = tmp_path / "gate.json"
     file.write_text(json.dumps(FITTED))
     assert read_gate(file, min_accuracy=0.5) == gate(min_accuracy=0.5)
+    assert read_gate(str(file), min_accuracy=0.5) == gate(min_accuracy=0.5)
     with pytest.raises(ConfigError, match="out of reach"):
         read_gate(file, min_accuracy=0.99)
     file.write_text("{}")
@@ -222,6 +227,16 @@ def test_a_request_is_calibrated_too() -> None:
     decision = requests.by_request({"[Retrieval]": log(0.3), "[No Retrieval]": log(0.7)})
     assert not decision.retrieve  # 1 - .3 is a confidence of .7
     assert decision.probability == pytest.approx(0.7)
+
+
+@given(floats(0.001, 0.999))
+def test_requests_that_are_all_alike_are_a_tie(request_: float) -> None:
+    logprobs = {"[Retrieval]": log(request_), "[No Retrieval]": log(1 - request_)}
+    alike = (1 - f_ret(logprobs),) * 3
+    requests = replace(gate(max_retrieval_rate=0.5), signal="f_ret", quantiles=alike)
+    assert not requests.by_request(logprobs).retrieve
+    assert not requests.opens(alike[0])
+    assert requests.opens(alike[0] - 0.001)
 
 
 def test_passages_that_are_given_are_read_as_far_as_it_takes() -> None:

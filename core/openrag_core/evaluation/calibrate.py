@@ -96,7 +96,7 @@ def simulate(gate: CalibratedGate, records: Sequence[Record]) -> Outcome:
     asked = [one for one in records if one["reading"] is not None and one["answers"]]
     right, answered, retrieved, passages = 0, 0, 0, 0
     for one in asked:
-        if not _opens(gate, confidences_of(one)[gate.signal]):
+        if not gate.opens(confidences_of(one)[gate.signal]):
             right += _right(one, one["memory"]["text"])
             answered += 1
             continue
@@ -116,14 +116,6 @@ def simulate(gate: CalibratedGate, records: Sequence[Record]) -> Outcome:
     count = len(asked)
     accuracy = right / answered if answered else float("nan")
     return Outcome(target, answered / count, accuracy, retrieved / count, passages / count)
-
-
-def _opens(gate: CalibratedGate, confidence: float) -> bool:
-    plain = gate.gate
-    if plain.mode in {"always", "never"}:
-        return plain.mode == "always"
-    least = 1.0 - plain.threshold if gate.signal == "f_ret" else plain.threshold
-    return confidence < least
 
 
 def _check_tasks(records: Sequence[Record]) -> None:
