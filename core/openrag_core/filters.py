@@ -28,7 +28,7 @@ _ORDER: Mapping[str, Callable[[Any, Any], bool]] = {
 
 
 class _Combinable:
-    """Filters join by `&` and `|` and turn around by `~`."""
+    """Filters join by `&` and `|`, with dictionaries too, and turn around by `~`."""
 
     __slots__ = ()
 
@@ -37,10 +37,10 @@ class _Combinable:
             "a filter is neither true nor false: write &, | and ~ instead of and, or and not"
         )
 
-    def __and__(self, other: Filter) -> All:
+    def __and__(self, other: Filter | Mapping[str, Any]) -> All:
         return All((*_parts(self, All), *_parts(other, All)))
 
-    def __or__(self, other: Filter) -> AnyOf:
+    def __or__(self, other: Filter | Mapping[str, Any]) -> AnyOf:
         return AnyOf((*_parts(self, AnyOf), *_parts(other, AnyOf)))
 
     def __invert__(self) -> Not:
@@ -65,9 +65,11 @@ class Condition(_Combinable):
     """A list for "$in" and "$nin", a truth value for "$exists"."""
 
     def __post_init__(self) -> None:
-        if not all(self.field.split(".")) or '"' in self.field:
+        named = isinstance(self.field, str) and all(self.field.split("."))
+        if not named or '"' in self.field:
             raise FilterError(
-                f"{self.field!r} names no field: dots stand between names, quotes nowhere"
+                f"{self.field!r} names no field: give a string; dots stand between names, quotes "
+                "nowhere"
             )
         if self.operator not in get_args(Operator):
             raise FilterError(
@@ -217,6 +219,15 @@ def to_dict(filter_: Filter) -> dict[str, Any]:
             return {"$not": to_dict(part)}
 
 
+def as_filter(given: Filter | Mapping[str, Any]) -> Filter:
+    """A filter as it is, a dictionary as `from_dict` reads it.
+
+    Raises:
+        FilterError: It is neither.
+    """
+    return given if isinstance(given, Filter) else from_dict(given)
+
+
 def from_dict(given: Mapping[str, Any]) -> Filter:
     """Read the form that most of LangChain's vector stores take.
 
@@ -230,8 +241,8 @@ def from_dict(given: Mapping[str, Any]) -> Filter:
     """
     if not isinstance(given, Mapping) or not given:
         raise FilterError(
-            f'{given!r} is no filter: give a dictionary such as {{"title": "Bridge"}} or '
-            '{"page": {"$gte": 3}}'
+            f'{given!r} is no filter: give a condition such as Field("page") >= 3, or a '
+            'dictionary such as {"title": "Bridge"} or {"page": {"$gte": 3}}'
         )
     parts = tuple(part for key, value in given.items() for part in _read(key, value))
     if not parts:
@@ -247,7 +258,7 @@ def _read(key: str, value: Any) -> list[Filter]:  # noqa: ANN401  (a user's)
         return [All(inner) if key == "$and" else AnyOf(inner)]
     if key == "$not":
         return [Not(from_dict(value))]
-    if key.startswith("$"):
+    if str(key).startswith("$"):
         raise FilterError(f"{key!r} stands where a field, $and, $or or $not belongs")
     if isinstance(value, Mapping):
         if not value:
@@ -325,5 +336,6 @@ def _utc(time: datetime) -> datetime:
     return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
-def _parts(filter_: Any, kind: type[All | AnyOf]) -> tuple[Filter, ...]:  # noqa: ANN401
+def _parts(given: Any, kind: type[All | AnyOf]) -> tuple[Filter, ...]:  # noqa: ANN401
+    filter_ = as_filter(given)
     return filter_.parts if isinstance(filter_, kind) else (filter_,)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 from openrag_core.errors import ConfigError
-from openrag_core.filters import Filter, from_dict
+from openrag_core.filters import Filter, as_filter
 
 SearchMode = Literal["hybrid", "dense", "sparse"]
 Fusion = Literal["dbsf", "rrf"]
@@ -49,7 +49,8 @@ class SearchOptions:
     """Small to large: how many pieces before and after a found one are read along with it."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "filter", _read(self.filter))
+        filter_ = None if self.filter is None else as_filter(self.filter)
+        object.__setattr__(self, "filter", filter_)
         for name, allowed in (("mode", SearchMode), ("fusion", Fusion)):
             if getattr(self, name) not in get_args(allowed):
                 raise ConfigError(
@@ -71,9 +72,5 @@ class SearchOptions:
 
     def narrowed(self, filter_: Filter | Mapping[str, Any]) -> SearchOptions:
         """The same, of passages only of which the filter holds too."""
-        further = from_dict(filter_) if isinstance(filter_, Mapping) else filter_
+        further = as_filter(filter_)
         return replace(self, filter=further if self.filter is None else self.filter & further)
-
-
-def _read(given: Any) -> Filter | None:  # noqa: ANN401  (a user's)
-    return given if given is None or isinstance(given, get_args(Filter)) else from_dict(given)

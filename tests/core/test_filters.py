@@ -60,6 +60,16 @@ def test_joined_filters_stay_flat() -> None:
     assert list(conditions(~((one | two) & three))) == [one, two, three]
 
 
+def test_a_dictionary_joins_a_filter_and_nothing_else_does() -> None:
+    one, two = Field("page") == 1, Field("page") == 2
+    assert one & {"page": 2} == one & two
+    assert one | {"$or": [{"page": 2}]} == AnyOf((one, two))
+    with pytest.raises(FilterError, match=r"Field\(name='secret'\) is no filter: give a condition"):
+        one & Field("secret")  # type: ignore[operator]
+    with pytest.raises(FilterError, match="is no filter"):
+        one | "page == 2"  # type: ignore[operator]
+
+
 def test_the_usual_dictionaries_are_read() -> None:
     assert from_dict({"source": "a.md"}) == (Field("source") == "a.md")
     spring = {"created_at": {"$gte": "2025-05-01T00:00:00+00:00"}}
@@ -88,6 +98,7 @@ def test_the_usual_dictionaries_are_read() -> None:
         ({"page": None}, "give a string"),
         ({"$or": {"page": 1}}, r"\$or takes a list"),
         ({"$xor": [{"page": 1}]}, "where a field"),
+        ({1: 2}, "1 names no field: give a string"),
     ],
 )
 def test_what_is_no_filter_is_refused(given: Any, message: str) -> None:  # noqa: ANN401
