@@ -91,6 +91,8 @@ class OpenRAG:
             )
         check_evidence(self.evidence)
         check_weights(self.weights)
+        if self.speculative not in (None, True, False):
+            raise ConfigError(f"speculative must be True or False; got {self.speculative!r}")
         self._check_hops()
         self._check_gate()
         _ = self.minima  # refuses what is no number

@@ -1,10 +1,14 @@
-"""How passages are searched: which vectors, how they are fused, among which passages."""
+"""How passages are searched, and what holds settings to the types that they are annotated with."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from math import isnan
+from numbers import Integral, Real
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from openrag_core.errors import ConfigError
 from openrag_core.filters import Filter, as_filter
@@ -19,7 +23,7 @@ class SearchOptions:
     """What a search may be told beside the question; the defaults did best (docs/results.md).
 
     Raises:
-        ConfigError: A value is outside its range.
+        ConfigError: A value is of another type or outside its range.
     """
 
     mode: SearchMode = "hybrid"
@@ -51,19 +55,14 @@ class SearchOptions:
     def __post_init__(self) -> None:
         filter_ = None if self.filter is None else as_filter(self.filter)
         object.__setattr__(self, "filter", filter_)
-        for name, allowed in (("mode", SearchMode), ("fusion", Fusion)):
-            if getattr(self, name) not in get_args(allowed):
-                raise ConfigError(
-                    f"{name} must be one of {', '.join(get_args(allowed))}; "
-                    f"got {getattr(self, name)!r}"
-                )
         for name, least in _LEAST.items():
             value = getattr(self, name)
             if value is not None and not (isinstance(value, int) and value >= least):
                 raise ConfigError(f"{name} must be a whole number, at least {least}, got {value!r}")
+        check_types(self)
         if not 0 <= (self.diversity or 0) <= 1:
             raise ConfigError(f"diversity must be in [0, 1], got {self.diversity}")
-        if len(self.rrf_weights) != 2 or min(self.rrf_weights) <= 0:
+        if min(self.rrf_weights) <= 0:
             raise ConfigError(f"rrf_weights must be two numbers > 0, got {self.rrf_weights}")
         if self.min_score is not None and self.mode == "hybrid":
             raise ConfigError(
@@ -74,3 +73,51 @@ class SearchOptions:
         """The same, of passages only of which the filter holds too."""
         further = as_filter(filter_)
         return replace(self, filter=further if self.filter is None else self.filter & further)
+
+
+def check_types(settings: object) -> None:
+    """Refuse a value that is none of what its field is annotated with.
+
+    Args:
+        settings: Of a dataclass whose annotations can be read when it is made.
+
+    Raises:
+        ConfigError: There is one; of numbers, nan is none.
+    """
+    for name, annotation in get_type_hints(type(settings)).items():
+        value = getattr(settings, name)
+        united = get_origin(annotation) in {Union, UnionType}
+        kinds = get_args(annotation) if united else (annotation,)
+        if not any(_fits(value, kind) for kind in kinds):
+            allowed = " or ".join(_called(kind) for kind in kinds if kind is not NoneType)
+            raise ConfigError(f"{name} must be {allowed}; got {value!r}")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and not isnan(value)
+
+
+def _is_pair(value: object) -> bool:
+    return isinstance(value, tuple | list) and len(value) == 2 and all(map(_is_number, value))
+
+
+_KINDS: Mapping[Any, tuple[str, Callable[[object], bool]]] = {
+    str: ("a text", lambda value: isinstance(value, str)),
+    bool: ("True or False", lambda value: isinstance(value, bool)),
+    int: ("a whole number", lambda value: isinstance(value, Integral) and _is_number(value)),
+    float: ("a number", _is_number),
+    tuple[float, float]: ("two numbers", _is_pair),
+    Path: ("a path", lambda value: isinstance(value, Path)),
+}
+
+
+def _fits(value: object, kind: Any) -> bool:  # noqa: ANN401  (an annotation)
+    if get_origin(kind) is Literal:
+        return value in get_args(kind)
+    return _KINDS[kind][1](value) if kind in _KINDS else isinstance(value, kind)
+
+
+def _called(kind: Any) -> str:  # noqa: ANN401
+    if get_origin(kind) is Literal:
+        return f"one of {', '.join(get_args(kind))}"
+    return _KINDS[kind][0] if kind in _KINDS else f"{kind.__name__}(...)"

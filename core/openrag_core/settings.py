@@ -5,20 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from numbers import Integral
 from os import PathLike
+from os.path import expanduser
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import Literal
 
 from openrag_core.calibration import check_target
 from openrag_core.errors import ConfigError
 from openrag_core.gate import Gate
 from openrag_core.records import EvidenceMode, GateMode, Hops, check_evidence, check_hops
 from openrag_core.reflection import ScoreWeights, check_weights
-from openrag_core.search import SearchOptions
+from openrag_core.search import SearchOptions, check_types
 from openrag_core.verdict import Minima
 from openrag_core.weights import BUNDLED
-
-if TYPE_CHECKING:
-    from openrag_core.retrieval.encoders import Backend
 
 Dtype = Literal["float32", "bfloat16", "float16", "auto"]
 """Of a generator's weights; "auto" is that of its files."""
@@ -29,16 +27,25 @@ _AT_LEAST_ONE = (
     "beam_width",
     "top_k",
     "fetch_k",
+    "qdrant_grpc_port",
+    "shard_number",
+    "replication_factor",
+    "write_consistency_factor",
 )
+_PATHS = ("index", "encoder_cache", "calibration")
+_MODELS = ("model", "base", "encoder", "splade", "reranker")
+_NAMES = ("qdrant_url", "collection", "tenant", "device", "device_map", "language")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """Everything that a pipeline is made from; the defaults work offline.
 
+    A path or the folder of a model may begin with "~", the home folder.
+
     Raises:
-        ConfigError: A value is outside its range. What only one part knows, such as the length of
-            pieces, is checked when that is made: before anything large is loaded.
+        ConfigError: A value is of another type or outside its range. What only one part knows, such
+            as the length of pieces, is checked when that is made: before anything large is loaded.
     """
 
     model: str = BUNDLED
@@ -85,7 +92,7 @@ class Settings:
     server; by default the index's own, of a new one no."""
     encoder: str = BUNDLED
     """Dense encoder: "bundled", or a sentence-transformers folder or name."""
-    encoder_backend: Backend = "torch"
+    encoder_backend: Literal["torch", "openvino"] = "torch"
     """"openvino" (extra: fast) encodes faster on CPUs."""
     question_prefix: str = ""
     """What the encoder wants before a question, such as "query: "."""
@@ -139,16 +146,7 @@ class Settings:
     """The same for support; see `OpenRAG.min_support`."""
 
     def __post_init__(self) -> None:
-        for name in ("index", "encoder_cache", "calibration"):
-            value = getattr(self, name)
-            if isinstance(value, str | PathLike):
-                object.__setattr__(self, name, Path(value))  # a string will do
-            elif value is not None or name == "index":
-                raise ConfigError(f"{name} must be a path, got {value!r}")
-        if not isinstance(self.search, SearchOptions):
-            raise ConfigError(f"search must be SearchOptions(...), got {self.search!r}")
-        if self.tenant is not None and not self.tenant:
-            raise ConfigError("tenant must not be empty: name one, or leave it out")
+        self._check_paths()
         self._check_names()
         check_hops(self.hops)
         Gate.of(self.gate, self.threshold)
@@ -156,23 +154,34 @@ class Settings:
         check_evidence(self.evidence)
         check_weights(self.weights)
         self._check_numbers()
+        check_types(self)
+
+    def _check_paths(self) -> None:
+        for name in _PATHS:
+            value = getattr(self, name)
+            if isinstance(value, str | PathLike) and str(value).strip():
+                object.__setattr__(self, name, Path(expanduser(value)))  # a string will do
+            elif value is not None or name == "index":
+                raise ConfigError(f"{name} must be a path, got {value!r}")
 
     def _check_names(self) -> None:
-        for name in ("model", "encoder", "reranker"):
+        for name in _MODELS:
             value = getattr(self, name)
+            if value is None and name in {"base", "splade"}:
+                continue
             parts = str(value).split("+") if name == "reranker" else [str(value)]
             if not isinstance(value, str | PathLike) or not all(map(str.strip, parts)):
                 raise ConfigError(f"{name} must be a name or a folder, got {value!r}")
-            object.__setattr__(self, name, str(value))  # a path will do
-        if self.dtype is not None and self.dtype not in get_args(Dtype):
-            raise ConfigError(
-                f"dtype must be one of {', '.join(get_args(Dtype))}; got {self.dtype!r}"
-            )
+            parts = [expanduser(part.strip()) for part in parts]
+            object.__setattr__(self, name, "+".join(parts))  # a path will do
+        for name in _NAMES:
+            if not str(getattr(self, name)).strip():
+                raise ConfigError(f"{name} must not be empty: name one, or leave it out")
 
     def _check_numbers(self) -> None:
         for name in _AT_LEAST_ONE:
             value = getattr(self, name)
-            if not isinstance(value, Integral) or value < 1:
+            if value is not None and (not isinstance(value, Integral) or value < 1):
                 raise ConfigError(f"{name} must be a whole number, at least 1; got {value!r}")
         Minima(self.min_relevance or 0.0, self.min_support or 0.0)  # refuses what is none
 

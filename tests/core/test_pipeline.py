@@ -228,6 +228,7 @@ def test_joint_evidence_is_read_in_one_go() -> None:
     [
         ({"gate": "f_minp"}, r"gate must be Gate\(\.\.\.\).* got 'f_minp'"),
         ({"weights": {"rel": 1.0}}, r"weights must be ScoreWeights\(\.\.\.\), got \{'rel': 1\.0\}"),
+        ({"speculative": "no"}, "speculative must be True or False; got 'no'"),
     ],
 )
 def test_what_stands_for_a_part_is_refused(settings: dict[str, Any], message: str) -> None:

@@ -108,6 +108,6 @@ def test_confidences_that_rounding_would_join_make_a_gate_that_can_be_read(tmp_p
 def test_what_is_known_of_confidences_that_rounding_would_join_is_joined_too() -> None:
     right = [n >= 108 for n in range(200)]  # 46 %
     one = fit([1 - 1e-7 + n * 5e-10 for n in range(200)], right).calibration
-    assert one.probability == (pytest.approx(0.46),)
+    assert one.probability == pytest.approx((0.46,))
     ends = fit([n * 2e-8 for n in range(200)], right).calibration  # 4e-6 apart
     assert (ends.probability[0], ends.probability[-1]) == (0.0, 1.0)
