@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Literal, Protocol, runtime_checkable
@@ -25,11 +25,25 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """A question, and what was said before it."""
+    """A question, and what was said before it.
+
+    Raises:
+        QuestionError: The question is no string, or the history holds anything but messages.
+    """
 
     question: str
     history: tuple[Message, ...] = ()
     """The oldest first."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.question, str):
+            raise QuestionError(f"a question is a string; got {self.question!r}")
+        listed = isinstance(self.history, Sequence)
+        if not listed or not all(isinstance(one, Message) for one in self.history):
+            raise QuestionError(
+                'a history is a tuple of messages, such as Message("user", "Who built it?"); '
+                f"got {self.history!r}"
+            )
 
 
 Question = str | Conversation
@@ -41,15 +55,18 @@ def question_of(question: Question) -> str:
     return question if isinstance(question, str) else question.question
 
 
-def check_questions(questions: Sequence[Question]) -> None:
-    """Refuse questions that nothing can be answered to.
+def check_questions(questions: Iterable[Question]) -> list[Question]:
+    """The questions as a list; those that nothing can be answered to are refused.
 
     Raises:
         QuestionError: One is blank, or holds what is no Unicode character, or they are no list.
     """
-    if isinstance(questions, str):
+    if isinstance(questions, Question):
         raise QuestionError(f"{questions!r} is one question: give a list of them")
-    for asked in questions:
+    if not isinstance(questions, Iterable):
+        raise QuestionError(f"{questions!r} is no list of questions: give one")
+    listed = list(questions)
+    for asked in listed:
         if not isinstance(asked, Question):
             raise QuestionError(f"a question is a string or a Conversation; got {asked!r}")
         question = question_of(asked)
@@ -62,6 +79,7 @@ def check_questions(questions: Sequence[Question]) -> None:
                 f"the question {question!r} holds what is no Unicode character: "
                 "check the terminal's encoding"
             ) from error
+    return listed
 
 
 @dataclass(frozen=True, slots=True)

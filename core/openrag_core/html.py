@@ -200,7 +200,7 @@ def passage(values: Mapping[str, Any], label: str = "") -> Html:
     """
     stages = ("retrieval_score", "rerank_score")
     scores = {stage.replace("_", " "): values[stage] for stage in stages}
-    fields = [("source", link(values["source"]))] if values["source"] else []
+    fields = [("source", link(str(values["source"])))] if values["source"] else []
     fields += [(name, f"{score:z.3f}") for name, score in scores.items() if score is not None]
     fields += [(str(k), _cut(str(v), LONGEST_FIELD)) for k, v in values["metadata"].items()]
     text = tag("div", _cut(values["text"], LONGEST_TEXT), class_="openrag-text", dir="auto")
@@ -307,7 +307,7 @@ def _noted(name: str, why: str, kind: str = "") -> Html:
 
 
 def _citation(number: int, source: Mapping[str, Any]) -> Html:
-    return tag("sup", link(source["source"], f"[{number}]"), title=place(source))
+    return tag("sup", link(str(source["source"]), f"[{number}]"), title=place(source))
 
 
 def _draft(draft: Mapping[str, Any]) -> Html:

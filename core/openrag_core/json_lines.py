@@ -47,7 +47,7 @@ def write_json_lines(objects: Iterable[Any], file: str | Path, *, error: Error) 
     """Write objects, a line each; the file takes its name when all are there.
 
     Args:
-        objects: Whatever JSON can hold.
+        objects: Whatever JSON can hold; half a character is written as U+FFFD.
         file: Compressed where its name ends in .gz.
         error: What is raised.
 
@@ -64,7 +64,7 @@ def write_json_lines(objects: Iterable[Any], file: str | Path, *, error: Error) 
         file.parent.mkdir(parents=True, exist_ok=True)
         with _open(unfinished, "wt") as out:
             for content in objects:
-                out.write(json.dumps(content, ensure_ascii=False) + "\n")
+                out.write(_written(content) + "\n")
                 count += 1
         unfinished.replace(file)
     except OSError as cause:
@@ -128,11 +128,14 @@ def _open(path: Path, mode: Literal["rt", "wt"]) -> IO[str]:
 def _parsed(where: str, text: str, error: Error) -> object:
     try:
         content = json.loads(text)
-    except ValueError as cause:
+        return json.loads(_written(content)) if "\\u" in text else content
+    except (ValueError, RecursionError) as cause:
         raise error(f"{where}: no JSON ({cause})") from cause
-    if "\\u" in text:  # halves of a surrogate pair are JSON, and can be written nowhere
-        content = json.loads(well_formed(json.dumps(content, ensure_ascii=False)))
-    return content
+
+
+def _written(content: object) -> str:
+    """Without halves of surrogate pairs, which are JSON, and can be stored nowhere."""
+    return well_formed(json.dumps(content, ensure_ascii=False))
 
 
 def _object(where: str, content: object, error: Error) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from openrag_core.records import (
     Passage,
     check_evidence,
     check_hops,
+    check_passages,
 )
 from openrag_core.reflection import TRAINED_WEIGHTS, UNTRAINED_WEIGHTS, ScoreWeights, check_weights
 from openrag_core.stages import Stages
@@ -303,7 +304,7 @@ class OpenRAG:
 
     def _answer(self, asked: Sequence[Question], *, live: bool = False) -> Steps[list[Answer]]:
         stages = yield from Stages.of(self, asked, live=live)
-        everything = list(range(len(asked)))
+        everything = list(range(len(stages.questions)))
         ahead = (yield Start(stages.search(everything))) if self._speculates else None
         try:
             decided = yield from stages.decide()
@@ -341,6 +342,7 @@ class OpenRAG:
                 f"single passages are given, and hops={self.hops!r} asks for chains of them: ask "
                 "without passages, or set hops=1"
             )
+        passages = check_passages(passages)
         stages = yield from Stages.of(self, [question], live=live)
         (ranked,) = yield from stages.rerank([0], [passages], max(1, len(passages)))
         most = max(self.gate.reading) if isinstance(self.gate, CalibratedGate) else None

@@ -7,7 +7,7 @@ A stage makes a new record and never edits the last one. Log-probabilities are n
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from math import exp
 from statistics import fmean
@@ -129,6 +129,21 @@ class Passage:
     def to_dict(self) -> dict[str, Any]:
         """Its fields as plain values, but for the origin; metadata stays as it came."""
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "origin"}
+
+
+def check_passages(passages: Iterable[Passage]) -> list[Passage]:
+    """The passages as a list.
+
+    Raises:
+        ConfigError: One is none, or they are no list.
+    """
+    if not isinstance(passages, Iterable):
+        raise ConfigError(f"passages must be a list of Passage(...), got {passages!r}")
+    listed = list(passages)
+    for one in listed:
+        if not isinstance(one, Passage):
+            raise ConfigError(f"a passage is a Passage(...); got {one!r}")
+    return listed
 
 
 Evidence = Sequence[Passage]

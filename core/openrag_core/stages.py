@@ -54,7 +54,7 @@ class Stages:
             QuestionError: One is blank, or no text.
             ConfigError: One has a history and there is no condenser, or several are live.
         """
-        check_questions(asked)
+        asked = check_questions(asked)
         if live and len(asked) != 1:
             raise ConfigError(f"one question can be shown live, not {len(asked)}")
         stages = cls(rag, [question_of(one) for one in asked], live=live)

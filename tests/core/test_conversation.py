@@ -1,5 +1,7 @@
 """core/openrag_core/conversation.py: questions that are asked in the middle of one."""
 
+from typing import Any
+
 import pytest
 
 from openrag_core import ConfigError, Conversation, Message, OpenRAG, QuestionError, Token
@@ -25,6 +27,46 @@ def test_blank_questions_are_refused_in_a_conversation_too(blank: str | Conversa
     with pytest.raises(QuestionError, match="empty"):
         check_questions(["Who?", blank])
     check_questions(["Who?", WHEN])
+
+
+@pytest.mark.parametrize(
+    ("questions", "message"),
+    [
+        ("Who?", "is one question: give a list"),
+        (WHEN, "is one question: give a list"),
+        (None, "None is no list of questions"),
+    ],
+)
+def test_what_is_no_list_of_questions_is_refused(questions: Any, message: str) -> None:  # noqa: ANN401
+    with pytest.raises(QuestionError, match=message):
+        answering().answer_many(questions)
+
+
+@pytest.mark.parametrize(
+    ("question", "history", "message"),
+    [
+        (None, (), "a question is a string; got None"),
+        ("When?", "User: Who built it?", r"tuple of messages.* got 'User: Who built it\?'"),
+        ("When?", (("user", "Who built it?"),), "tuple of messages"),
+        ("When?", None, "tuple of messages"),
+    ],
+)
+def test_what_is_no_conversation_is_refused(question: Any, history: Any, message: str) -> None:  # noqa: ANN401
+    with pytest.raises(QuestionError, match=message):
+        Conversation(question, history)
+
+
+def test_questions_and_passages_may_come_one_by_one() -> None:
+    pipeline = answering()
+    answers = pipeline.answer_many(iter(["Who?", "Who?"]))  # type: ignore[arg-type]
+    assert [answer.text for answer in answers] == ["1912", "1912"]
+    assert pipeline.answer_from("Who?", iter([BRIDGE])).text == "1893"  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("passages", [None, BRIDGE, ["It opened in 1893."]])
+def test_what_are_no_passages_is_refused(passages: Any) -> None:  # noqa: ANN401
+    with pytest.raises(ConfigError, match=r"Passage\(\.\.\.\)[;,] got"):
+        answering().answer_from("Who?", passages)
 
 
 def answering(condenser: FakeCondenser | None = None) -> OpenRAG:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from html.parser import HTMLParser
 from math import inf, nan
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -185,12 +186,13 @@ def test_what_a_page_cannot_hold_or_would_obey_is_replaced() -> None:
         "https:///a",
         "httpsx://a",
         "/notes/https://a",
+        Path("notes/bridge.md"),
     ],
 )
-def test_only_addresses_of_the_web_become_links(source: str) -> None:
+def test_only_addresses_of_the_web_become_links(source: str | Path) -> None:
     page = shown(answer(sources=(passage(source=source),)))
     assert not page.values("href")
-    assert source in page.texts
+    assert str(source) in page.texts
 
 
 @pytest.mark.parametrize("source", ["http://example.org", 'HTTPS://example.org/?a=1&b="2"'])

@@ -227,10 +227,16 @@ class MultihopRetriever:
         ]
         ranked: list[list[Passage]] = yield Call(reranker, "rerank", (questions, texts, _RERANKED))
         both = []
-        for own, order in zip(chains, ranked, strict=True):
+        for own, read, order in zip(chains, texts, ranked, strict=True):
+            numbers = {text.id: number for number, text in enumerate(read)}
             scored = []
             for rank, text in enumerate(order, start=1):
-                number = int(text.id)
+                if text.id not in numbers:
+                    raise ConfigError(
+                        f"{type(reranker).__name__} gave back the id {text.id!r}, which is none of "
+                        "those that it was given: have it keep the ids of passages"
+                    )
+                number = numbers[text.id]
                 chain = tuple(replace(p, rerank_score=text.rerank_score) for p in own[number].chain)
                 score = 1 / (_OFFSET + rank) + 1 / (_OFFSET + number + 1)
                 scored.append(_Scored(chain, score))

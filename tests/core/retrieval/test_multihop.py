@@ -109,6 +109,23 @@ def test_a_reranker_reads_whole_chains() -> None:
     assert {passage.rerank_score for passage in chains[0]} == {0.9}
 
 
+def test_a_reranker_that_gives_chains_other_ids_is_refused() -> None:
+    class Renames:
+        min_relevance = 0.5
+
+        def rerank(
+            self,
+            questions: Sequence[str],  # noqa: ARG002
+            passages: Sequence[Sequence[Passage]],
+            top_k: int,
+        ) -> list[list[Passage]]:
+            return [[replace(p, id=f"doc-{p.id}") for p in own][:top_k] for own in passages]
+
+    multihop = MultihopRetriever(WordRetriever(), reranker=Renames())
+    with pytest.raises(ConfigError, match=r"Renames gave back the id 'doc-0'.* keep the ids"):
+        multihop.chains([QUESTION], 2)
+
+
 def test_filters_reach_the_retriever_of_the_first_hop(encoder: LetterEncoder) -> None:
     index = PassageIndex(ServerStore(QdrantClient(":memory:"), "x"), encoder)
     index.add_documents([document_from_text("A ferry.", "1"), document_from_text("A ship.", "2")])
