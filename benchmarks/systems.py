@@ -9,8 +9,8 @@ evidence alone), reflection (LoRA with reflection tokens and distractors), mixtu
 with experts), mean (of the mixture's first three runs), fourth (a run from there) or bundled (the
 mean of these two). `measure` writes benchmarks/systems/NAME.json, or goes on with it where it holds
 numbers of the same weights; `table` prints what those files hold; `plain` makes the rows that
-`reading` learns out of the others'. What is retrieved depends on no system: `retrieve`, or the first
-system, finds it and keeps it in runs/found.
+`reading` learns out of the others'. What is retrieved depends on no system: `retrieve`, or the
+first system, finds it and keeps it in runs/found.
 """
 
 from __future__ import annotations
