@@ -1,15 +1,12 @@
-"""How passages are searched, and what holds settings to the types that they are annotated with."""
+"""How passages are searched: which vectors, how they are fused, among which passages."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from math import isnan
-from numbers import Integral, Real
-from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal
 
+from openrag_core.checks import check_types
 from openrag_core.errors import ConfigError
 from openrag_core.filters import Filter, as_filter
 
@@ -73,51 +70,3 @@ class SearchOptions:
         """The same, of passages only of which the filter holds too."""
         further = as_filter(filter_)
         return replace(self, filter=further if self.filter is None else self.filter & further)
-
-
-def check_types(settings: object) -> None:
-    """Refuse a value that is none of what its field is annotated with.
-
-    Args:
-        settings: Of a dataclass whose annotations can be read when it is made.
-
-    Raises:
-        ConfigError: There is one; of numbers, nan is none.
-    """
-    for name, annotation in get_type_hints(type(settings)).items():
-        value = getattr(settings, name)
-        united = get_origin(annotation) in {Union, UnionType}
-        kinds = get_args(annotation) if united else (annotation,)
-        if not any(_fits(value, kind) for kind in kinds):
-            allowed = " or ".join(_called(kind) for kind in kinds if kind is not NoneType)
-            raise ConfigError(f"{name} must be {allowed}; got {value!r}")
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and not isnan(value)
-
-
-def _is_pair(value: object) -> bool:
-    return isinstance(value, tuple | list) and len(value) == 2 and all(map(_is_number, value))
-
-
-_KINDS: Mapping[Any, tuple[str, Callable[[object], bool]]] = {
-    str: ("a text", lambda value: isinstance(value, str)),
-    bool: ("True or False", lambda value: isinstance(value, bool)),
-    int: ("a whole number", lambda value: isinstance(value, Integral) and _is_number(value)),
-    float: ("a number", _is_number),
-    tuple[float, float]: ("two numbers", _is_pair),
-    Path: ("a path", lambda value: isinstance(value, Path)),
-}
-
-
-def _fits(value: object, kind: Any) -> bool:  # noqa: ANN401  (an annotation)
-    if get_origin(kind) is Literal:
-        return value in get_args(kind)
-    return _KINDS[kind][1](value) if kind in _KINDS else isinstance(value, kind)
-
-
-def _called(kind: Any) -> str:  # noqa: ANN401
-    if get_origin(kind) is Literal:
-        return f"one of {', '.join(get_args(kind))}"
-    return _KINDS[kind][0] if kind in _KINDS else f"{kind.__name__}(...)"

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Literal
 
 from openrag_core.calibration import check_target
+from openrag_core.checks import check_types
 from openrag_core.errors import ConfigError
 from openrag_core.gate import Gate
 from openrag_core.records import EvidenceMode, GateMode, Hops, check_evidence, check_hops
 from openrag_core.reflection import ScoreWeights, check_weights
-from openrag_core.search import SearchOptions, check_types
+from openrag_core.search import SearchOptions
 from openrag_core.verdict import Minima
 from openrag_core.weights import BUNDLED
 
