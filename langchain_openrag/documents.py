@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from hashlib import sha256
+from numbers import Real
 from typing import Any
 
 from langchain_core.documents import Document
@@ -44,7 +45,7 @@ def to_passage(document: Document) -> Passage:
         title=str(metadata.pop("title", None) or ""),
         source=str(metadata.pop("source", None) or ""),
         metadata=metadata,
-        retrieval_score=next((float(one) for one in scores if isinstance(one, int | float)), None),
+        retrieval_score=next((float(one) for one in scores if isinstance(one, Real)), None),
     )
 
 

@@ -24,6 +24,7 @@ _MESSAGES: dict[Role, type[BaseMessage]] = {
     "user": HumanMessage,
     "assistant": AIMessage,
 }
+_RANKED = ("place", "relevance_score")
 _UNSEEN = ("nostream", "langsmith:nostream")
 """Candidates are not to be streamed as if they were the answer; LangGraph knows these tags."""
 
@@ -172,13 +173,15 @@ def _ranked(
     passages: Sequence[Passage], documents: Sequence[Document], top_k: int
 ) -> list[Passage]:
     for one in documents:
-        if lost := {"place", "relevance_score"} - one.metadata.keys():
+        if lost := [key for key in _RANKED if one.metadata.get(key) is None]:
             raise ConfigError(
-                f"the compressor gives documents without {', '.join(sorted(lost))} in their "
+                f"the compressor gives documents without {', '.join(lost)} in their "
                 "metadata: give one that scores documents and keeps what they bring along"
             )
     scored = [
-        replace(passages[one.metadata["place"]], rerank_score=one.metadata["relevance_score"])
+        replace(
+            passages[one.metadata["place"]], rerank_score=float(one.metadata["relevance_score"])
+        )
         for one in documents
     ]
     return sorted(scored, key=lambda passage: -(passage.rerank_score or 0.0))[:top_k]

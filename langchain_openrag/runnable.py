@@ -97,7 +97,8 @@ class OpenRAGRunnable(RunnableSerializable[RunnableInput, RunnableOutput]):
         """A tool that takes a question and keeps the sources; see `create_openrag_tool`."""
         if args_schema is not None or kwargs.pop("arg_types", None) is not None:
             raise TypeError("the tool takes a question and nothing else: leave the schema out")
-        return create_openrag_tool(self, **kwargs)
+        given = {name: value for name, value in kwargs.items() if value is not None}
+        return create_openrag_tool(self, **given)
 
     def invoke(
         self,
@@ -232,11 +233,8 @@ class OpenRAGRunnable(RunnableSerializable[RunnableInput, RunnableOutput]):
         if self.gate is not None or self.threshold is not None:
             gate = self.rag.gate if isinstance(self.rag.gate, Gate) else self.rag.gate.gate
             mode = self.gate or gate.mode
-            changes["gate"] = (
-                Gate(mode, gate.threshold)
-                if self.threshold is None
-                else Gate.of(mode, self.threshold)
-            )
+            same = self.threshold is None and mode == gate.mode
+            changes["gate"] = gate if same else Gate.of(mode, self.threshold)
         if self.top_k is not None:
             fetch_k = max(self.top_k, self.rag.fetch_k)
             changes |= {"top_k": self.top_k, "fetch_k": fetch_k}

@@ -51,9 +51,9 @@ def to_passage(scored: NodeWithScore) -> Passage:
         id=scored.node.node_id,
         text=scored.node.get_content(),
         title=str(metadata.pop("title", None) or ""),
-        source=str(metadata.pop("source", None) or metadata.get("file_path", "")),
+        source=str(metadata.pop("source", None) or metadata.get("file_path") or ""),
         metadata=metadata,
-        retrieval_score=scored.score,
+        retrieval_score=None if scored.score is None else float(scored.score),
         origin=scored.node,
     )
 

@@ -74,7 +74,9 @@ class CandidateWrittenEvent(Event):
 
 
 class TextEvent(Event):
-    """Streamed: a piece of the answer; together they are the response."""
+    """Streamed: a piece of the answer; together they are the response, or where a text that was
+    shown is not believed after all, that text and below it the response.
+    """
 
     text: str
 

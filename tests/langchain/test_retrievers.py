@@ -1,10 +1,12 @@
 """langchain_openrag: our retrievers and rerankers as LangChain's, and theirs as ours."""
 
 import asyncio
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from langchain_core.callbacks import CallbackManagerForRetrieverRun
 from langchain_core.documents import BaseDocumentCompressor, Document
@@ -24,6 +26,7 @@ from langchain_openrag import (
     ReflectionReranker,
     RerankerCompressor,
 )
+from langchain_openrag.documents import to_passage
 from openrag_core import (
     ChatGenerator,
     CheckpointError,
@@ -241,6 +244,29 @@ async def test_any_compressor_can_rank_the_passages() -> None:
         ]
     answer = OpenRAG(FakeGenerator(), FakeRetriever([FERRY, BRIDGE]), reranker).answer("When?")
     assert (answer.text, answer.grounded) == ("1893", True)
+
+
+class InFloat32(Backwards):
+    """A compressor whose scores are those of numpy."""
+
+    def compress_documents(
+        self,
+        documents: Sequence[Document],
+        query: str,
+        callbacks: Any = None,  # noqa: ANN401
+    ) -> Sequence[Document]:
+        ranked = super().compress_documents(documents, query, callbacks)
+        for one in ranked:
+            one.metadata["relevance_score"] = np.float32(one.metadata["relevance_score"])
+        return ranked
+
+
+def test_scores_of_numpy_become_numbers() -> None:
+    reranker = LangChainReranker(InFloat32(), min_relevance=0.05)
+    answer = OpenRAG(FakeGenerator(), FakeRetriever([FERRY, BRIDGE]), reranker).answer("When?")
+    assert json.loads(json.dumps(answer.to_dict()))["answer"] == "1893"
+    found = to_passage(Document("1893", metadata={"score": np.float32(0.5)}))
+    assert json.dumps(found.retrieval_score) == "0.5"
 
 
 class Filtering(BaseDocumentCompressor):

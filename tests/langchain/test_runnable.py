@@ -125,6 +125,9 @@ def test_a_threshold_wants_a_gate(runnable: OpenRAGRunnable) -> None:
     adaptive = OpenRAGRunnable(rag=runnable.rag, gate="f_minp", threshold=0.9)
     assert adaptive.configured.gate == Gate("f_minp", 0.9)
     assert OpenRAGRunnable(rag=adaptive.configured, gate="always").configured.gate.mode == "always"
+    other = OpenRAGRunnable(rag=adaptive.configured, gate="f_meanp")
+    assert other.configured.gate == Gate("f_meanp")  # the threshold was that of another signal
+    assert OpenRAGRunnable(rag=adaptive.configured, gate="f_minp").configured == adaptive.configured
     with pytest.raises(ConfigError, match=r"threshold=0.9 does nothing with gate='always'"):
         OpenRAGRunnable(rag=runnable.rag, threshold=0.9).invoke("When?")
 

@@ -80,6 +80,8 @@ def test_another_text_of_the_same_id_is_no_source() -> None:
 def test_its_schema_is_flat() -> None:
     tool = OpenRAGRunnable(rag=rag()).as_tool(name="ask", description="About bridges.")
     assert (tool.name, tool.description) == ("ask", "About bridges.")
+    unnamed = OpenRAGRunnable(rag=rag()).as_tool(name=None)
+    assert unnamed.name == create_openrag_tool(rag()).name
     schema = tool.tool_call_schema.model_json_schema()  # type: ignore[union-attr]
     assert list(schema["properties"]) == schema["required"] == ["question"]
     assert schema["properties"]["question"]["type"] == "string"

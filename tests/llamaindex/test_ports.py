@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from dataclasses import replace
 from math import exp, inf
 from typing import Any
 
+import numpy as np
 import pytest
 from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.base.llms.types import LLMMetadata
@@ -30,6 +32,7 @@ from llamaindex_openrag import (
     OpenRAGQueryEngine,
     OpenRAGWorkflow,
 )
+from llamaindex_openrag.nodes import to_passage
 from openrag_core import ConfigError, Gate, Generator, OpenRAG, Passage, Reranker, Retriever
 from openrag_core.chat_generator import ChatGenerator
 from openrag_core.condenser import ChatCondenser
@@ -154,6 +157,28 @@ async def test_a_postprocessor_ranks_passages() -> None:
     assert [p.id for p in reranker.rerank(["When?"], [PASSAGES], 1)[0]] == ["t"]
     answer = OpenRAG(FakeGenerator(), FakeRetriever(PASSAGES), reranker).answer("When?")
     assert (answer.text, answer.grounded) == ("1953", True)
+
+
+class InFloat32(Reversed):
+    def _postprocess_nodes(
+        self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
+    ) -> list[NodeWithScore]:
+        ranked = super()._postprocess_nodes(nodes, query_bundle)
+        for one in ranked:
+            one.score = np.float32(one.score)  # type: ignore[assignment]
+        return ranked
+
+
+def test_scores_of_numpy_become_numbers() -> None:
+    reranker = LlamaIndexReranker(InFloat32(), min_relevance=0.5)
+    engine = OpenRAGQueryEngine(OpenRAG(FakeGenerator(), FakeRetriever(PASSAGES), reranker))
+    response: Any = engine.query("When?")
+    assert json.loads(json.dumps(response.metadata))["grounded"]
+
+
+def test_a_file_that_is_none_is_no_source() -> None:
+    node = TextNode(text="1893", metadata={"file_path": None})
+    assert to_passage(NodeWithScore(node=node)).source == ""
 
 
 class Shouting(BaseNodePostprocessor):
