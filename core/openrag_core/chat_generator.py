@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from openrag_core.conversation import ChatModel, Message, Reply, spoken
 from openrag_core.errors import ConfigError
 from openrag_core.ports import Settled
 from openrag_core.prompts import reading_messages
 from openrag_core.records import Draft, Evidence, Written
-from openrag_core.steps import Call, Steps, arun, run
+from openrag_core.steps import Call, Steps, arun, results_of, run
 
 
 class ChatGenerator:
@@ -70,7 +70,8 @@ class ChatGenerator:
 
     def _draft(self, questions: Sequence[str], settled: Settled | None) -> Steps[list[Draft]]:
         prompts = [[Message("user", question)] for question in questions]
-        said: list[Reply] = yield Call(self._chat, "reply", (prompts,))
+        given = yield Call(self._chat, "reply", (prompts,))
+        said: list[Reply] = results_of(self._chat, "reply", given, len(prompts))
         replies = [spoken(reply) for reply in said]
         if settled is not None and any(reply.text and not reply.tokens for reply in replies):
             raise ConfigError(
@@ -88,8 +89,8 @@ class ChatGenerator:
             for one in own
         ]
         owners = [place for place, own in enumerate(evidence) for _ in own]
-        replies: list[Reply] = yield Call(self._chat, "reply", (prompts,), owners)
-        rest = iter(replies)
+        given = yield Call(self._chat, "reply", (prompts,), owners)
+        rest: Iterator[Reply] = iter(results_of(self._chat, "reply", given, len(prompts)))
         return [[_written(one, next(rest)) for one in own] for own in evidence]
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from openrag_core.conversation import ChatModel, Conversation, Message, Reply, spoken
-from openrag_core.steps import Call, Steps, arun, run
+from openrag_core.steps import Call, Steps, arun, results_of, run
 
 INSTRUCTION = (
     "Rewrite the last question so that it can be understood without the conversation. "
@@ -63,7 +63,8 @@ class ChatCondenser:
 
     def _condense(self, conversations: Sequence[Conversation]) -> Steps[list[str]]:
         prompts = [prompt(one) for one in conversations]
-        replies: list[Reply] = yield Call(self._chat, "reply", (prompts,))
+        given = yield Call(self._chat, "reply", (prompts,))
+        replies: list[Reply] = results_of(self._chat, "reply", given, len(prompts))
         pairs = zip(conversations, replies, strict=True)
         return [self._checked(one, reply) for one, reply in pairs]
 

@@ -1,7 +1,7 @@
 """What the pipeline asks of the parts that it is given; a part comes in by satisfying one.
 
 Every call takes many questions at once, so that work can be batched. `passages[i]` always belongs
-to `questions[i]`.
+to `questions[i]`; a part that gives more or fewer results than it was asked for is refused.
 
 A part that is at home in event loops adds an async twin of a method under the same name with an
 `a` before it (`awrite`, `aretrieve`); without one, async callers use a thread. A retriever that

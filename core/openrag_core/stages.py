@@ -24,7 +24,7 @@ from openrag_core.events import (
 from openrag_core.ports import Piece, StreamingGenerator, TextStream
 from openrag_core.records import Candidate, Decision, Draft, Evidence, Passage, Written
 from openrag_core.scoring import best_first, partly_supported, rank, score
-from openrag_core.steps import Call, Steps, Tell
+from openrag_core.steps import Call, Steps, Tell, results_of
 
 if TYPE_CHECKING:
     from openrag_core.pipeline import OpenRAG
@@ -194,6 +194,8 @@ class Stages:
         written: list[list[Written]] = yield from self._call(
             "write", rows, generator, "write", self._asked(rows), evidence
         )
+        for texts, pieces in zip(written, evidence, strict=True):
+            results_of(generator, "write", texts, len(pieces))
         ranked = [self._rank(own, first_place) for own in written]
         for row, own in zip(rows, ranked, strict=True):
             for candidate in own:
@@ -249,6 +251,7 @@ class Stages:
                 drafts += [] if piece.result is None else [piece.result]
         finally:
             stream.cancel()
+        drafts = results_of(generator, "begin_draft", drafts, 1)
         yield from self._end("draft", rows, started, drafts)
         return drafts
 
@@ -278,7 +281,8 @@ class Stages:
                     yield Tell(CandidateEvent(row, candidate))
         finally:
             stream.cancel()
-        written = [done[place] for place in range(len(evidence))]
+        texts = [done[place] for place in sorted(done)]
+        written: list[Written] = results_of(generator, "begin_write", texts, len(evidence))
         yield from self._end("write", [row], started, [written])
         return self._rank(written, first_place)
 
@@ -322,7 +326,9 @@ class Stages:
         self, stage: Stage, rows: Sequence[int], part: object, method: str, *arguments: object
     ) -> Steps[Any]:
         started = yield from self._start(stage, rows)
-        results = yield Call(part, method, arguments)
+        results = results_of(part, method, (yield Call(part, method, arguments)), len(rows))
+        if stage not in {"condense", "draft"}:
+            results = [results_of(part, method, own) for own in results]
         yield from self._end(stage, rows, started, results)
         return results
 

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
+from openrag_core.errors import ConfigError
+
 _Result = TypeVar("_Result")
 _owners: ContextVar[Sequence[int] | None] = ContextVar("owners", default=None)
 
@@ -137,6 +139,29 @@ def _value(events: list[object]) -> Any:  # noqa: ANN401  (the steps' own)
     return last.value
 
 
+def results_of(part: object, method: str, given: object, count: int | None = None) -> list[Any]:
+    """What a part gave, where that is a list.
+
+    Args:
+        part: That was called.
+        method: Of it.
+        given: What came back.
+        count: How many results were wanted, >= 0; None: any number.
+
+    Raises:
+        ConfigError: It is no list, or one of another length: nobody could tell what belongs to
+            which question.
+    """
+    results = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else None
+    if results is not None and count in {None, len(results)}:
+        return results
+    each = "for each question" if count is None else f"of {count}, one for each it is asked"
+    what = f"a {type(given).__name__}" if results is None else f"a list of {len(results)}"
+    raise ConfigError(
+        f"{type(part).__name__}.{method} must give a list {each}, in their order; it gave {what}"
+    )
+
+
 def owners() -> Sequence[int] | None:
     """Of the call that this part is answering; see `Call`."""
     return _owners.get()
@@ -151,11 +176,26 @@ def _called(call: Call) -> Iterator[None]:
         _owners.reset(token)
 
 
+def _ask(call: Call) -> object:
+    """No StopIteration gets out: generators end at one, and futures that hold one are never done.
+
+    Raises:
+        ConfigError: The part raised one.
+    """
+    try:
+        return getattr(call.part, call.method)(*call.arguments)
+    except StopIteration as error:
+        raise ConfigError(
+            f"{type(call.part).__name__}.{call.method} raised StopIteration, as next() does where "
+            "nothing is left: give next() a default there"
+        ) from error
+
+
 def _take(step: Call | Start | Pending) -> object:
     match step:
-        case Call(part, method, arguments):
+        case Call():
             with _called(step):
-                return getattr(part, method)(*arguments)
+                return _ask(step)
         case Start(steps):
             thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="openrag-ahead")
             try:
@@ -173,7 +213,7 @@ async def _atake(step: Call | Start | Pending) -> object:
             with _called(step):
                 if twin := getattr(part, f"a{method}", None):
                     return await twin(*arguments)
-                return await asyncio.to_thread(getattr(part, method), *arguments)
+                return await asyncio.to_thread(_ask, step)
         case Start(steps):
             task = asyncio.create_task(arun(steps))
             task.add_done_callback(lambda done: done.cancelled() or done.exception())

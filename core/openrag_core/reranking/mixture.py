@@ -8,7 +8,7 @@ from openrag_core.errors import ConfigError
 from openrag_core.ports import Reranker
 from openrag_core.records import Passage
 from openrag_core.reranking.scored import best_first
-from openrag_core.steps import Call, Steps, arun, run
+from openrag_core.steps import Call, Steps, arun, results_of, run
 
 
 class MixtureReranker:
@@ -49,9 +49,8 @@ class MixtureReranker:
         everything = max((len(own) for own in passages), default=1) or 1
         totals = [[0.0] * len(own) for own in passages]
         for reranker, share in self._parts:
-            ranked: list[list[Passage]] = yield Call(
-                reranker, "rerank", (questions, passages, everything)
-            )
+            given = yield Call(reranker, "rerank", (questions, passages, everything))
+            ranked: list[list[Passage]] = results_of(reranker, "rerank", given, len(questions))
             for total, own, scored in zip(totals, passages, ranked, strict=True):
                 scores = {one.key: one.rerank_score or 0.0 for one in scored}
                 for place, passage in enumerate(own):

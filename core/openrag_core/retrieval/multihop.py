@@ -25,7 +25,7 @@ from openrag_core.filters import Filter
 from openrag_core.ports import Reranker, Retriever, SearchRetriever, narrowed
 from openrag_core.records import Evidence, Passage
 from openrag_core.search import SearchOptions
-from openrag_core.steps import Call, Steps, arun, run
+from openrag_core.steps import Call, Steps, arun, results_of, run
 
 _OFFSET = 2  # of ranks: the first ones shall differ
 _NAMED = 0.1
@@ -190,7 +190,8 @@ class MultihopRetriever:
                     "them out"
                 )
             arguments = (*arguments, options)
-        found: list[list[Passage]] = yield Call(self._retriever, "retrieve", arguments, owners)
+        given = yield Call(self._retriever, "retrieve", arguments, owners)
+        found: list[list[Passage]] = results_of(self._retriever, "retrieve", given, len(questions))
         return found
 
     def _extend(
@@ -225,7 +226,8 @@ class MultihopRetriever:
             [_as_passage(one.chain, number) for number, one in enumerate(own[:_RERANKED])]
             for own in chains
         ]
-        ranked: list[list[Passage]] = yield Call(reranker, "rerank", (questions, texts, _RERANKED))
+        given = yield Call(reranker, "rerank", (questions, texts, _RERANKED))
+        ranked: list[list[Passage]] = results_of(reranker, "rerank", given, len(questions))
         both = []
         for own, read, order in zip(chains, texts, ranked, strict=True):
             numbers = {text.id: number for number, text in enumerate(read)}
