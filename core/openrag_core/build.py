@@ -68,13 +68,13 @@ def build(
     if retriever is None and generator is None:
         find_models(settings)
     gate = _gate(settings)  # before anything that takes long
-    retriever = retriever or open_index(settings)
+    retriever = open_index(settings) if retriever is None else retriever
     if generator is None:
         generator = own = _generator(settings)
-        condenser = condenser or _condenser(settings, own)
+        condenser = _condenser(settings, own) if condenser is None else condenser
     elif condenser is None and isinstance(generator, ChatGenerator):
         condenser = ChatCondenser(generator.chat)
-    reranker = reranker or _reranker(settings, retriever, generator)
+    reranker = _reranker(settings, retriever, generator) if reranker is None else reranker
     if settings.hops != 1 and not isinstance(retriever, ChainRetriever):
         from openrag_core.retrieval.multihop import MultihopRetriever  # noqa: PLC0415
 
@@ -222,7 +222,7 @@ def open_index(
     try:
         if must_exist:
             check_indexed(store)
-        encoder = encoder or _dense(settings)
+        encoder = _dense(settings) if encoder is None else encoder
         return PassageIndex(
             store,
             encoder,

@@ -283,7 +283,7 @@ class OpenRAG:
         else:
             chained = self.hops not in {1, "auto"}  # then the retriever's scores are compared
             judge = getattr(self.retriever, "reranker", None) if chained else self.reranker
-            relevance, support = judge.min_relevance if judge else -inf, -inf
+            relevance, support = -inf if judge is None else judge.min_relevance, -inf
         return Minima(
             relevance if self.min_relevance is None else self.min_relevance,
             support if self.min_support is None else self.min_support,

@@ -88,7 +88,8 @@ class Stages:
         if not rows:
             return []
         rag = self.rag
-        top_k = rag.fetch_k if rag.reranker or rag.hops != 1 else rag.top_k
+        chosen = rag.reranker is not None or rag.hops != 1
+        top_k = rag.fetch_k if chosen else rag.top_k
         arguments = (self._asked(rows), top_k)
         found: list[list[Passage]] = yield from self._call(
             "retrieve", rows, rag.retriever, "retrieve", *arguments

@@ -19,6 +19,7 @@ from openrag_core import (
     IndexMismatchError,
     Message,
     MissingExtraError,
+    OpenRAG,
     Passage,
     ScoreWeights,
     SearchOptions,
@@ -120,6 +121,37 @@ def test_a_foreign_retriever_is_reranked_too() -> None:
     rag = build(Settings(**TINY), retriever=FakeRetriever([]))  # type: ignore[arg-type]
     assert isinstance(rag.reranker, MaxSimReranker)
     assert rag.answer("When?").abstained
+
+
+class Empty:
+    """False wherever it is taken for a truth value."""
+
+    def __len__(self) -> int:
+        return 0
+
+
+class EmptyRetriever(Empty, FakeRetriever):
+    pass
+
+
+class EmptyReranker(Empty, FakeReranker):
+    pass
+
+
+class EmptyCondenser(Empty, FakeCondenser):
+    pass
+
+
+def test_parts_that_are_still_empty_are_not_replaced() -> None:
+    """The bundled index answered instead of a list that is filled later."""
+    retriever, reranker = EmptyRetriever([]), EmptyReranker({"p": 0.4}, min_relevance=0.5)
+    condenser = EmptyCondenser({})
+    rag = build(Settings(**TINY), retriever=retriever, reranker=reranker, condenser=condenser)  # type: ignore[arg-type]
+    assert (rag.retriever, rag.reranker, rag.condenser) == (retriever, reranker, condenser)
+    read = OpenRAG(FakeGenerator(), retriever, reranker)
+    retriever.passages = [Passage(id="p", text="1893")]
+    assert read.answer("When?").abstained  # by the reranker's minimum
+    assert [top_k for _, top_k in retriever.calls] == [read.fetch_k]
 
 
 def test_a_reranker_may_be_a_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

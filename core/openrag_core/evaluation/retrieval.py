@@ -68,7 +68,7 @@ def evaluate_retriever(
             "metrics"
         )
     texts = [query.text for query in queries]
-    found = retriever.retrieve(texts, max(fetch_k, top_k) if reranker else top_k)
+    found = retriever.retrieve(texts, top_k if reranker is None else max(fetch_k, top_k))
     if reranker is not None:
         found = reranker.rerank(texts, found, top_k)
     return score_rankings(queries, [documents(own) for own in found], metrics)

@@ -113,7 +113,7 @@ def describe(rag: OpenRAG) -> dict[str, Any]:
         "generator": type(rag.generator).__name__,
         "reflection_trained": rag.generator.reflection_trained,
         "retriever": type(rag.retriever).__name__,
-        "reranker": type(rag.reranker).__name__ if rag.reranker else None,
+        "reranker": None if rag.reranker is None else type(rag.reranker).__name__,
         "evidence": rag.evidence,
         "hops": rag.hops,
         "top_k": rag.top_k,

@@ -80,8 +80,8 @@ class PassageIndex:
         self.store = store
         self.encoder = encoder
         made = store.description or {}
-        self.sparse = copy(sparse) if sparse else _sparse(made)  # it is fitted to this index
-        self.context = context or _context(made)
+        self.sparse = _sparse(made) if sparse is None else copy(sparse)  # fitted to this index
+        self.context = _context(made) if context is None else context
         self.chunk = chunk or Chunker(
             encoder.tokenizer,
             size=made.get("chunk_size", CHUNK_SIZE),
