@@ -8,7 +8,7 @@ them.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from math import exp
+from math import exp, isnan
 from statistics import fmean
 
 from openrag_core.records import Candidate, Written
@@ -65,8 +65,11 @@ def rank(
 
 
 def best_first(candidates: Iterable[Candidate]) -> tuple[Candidate, ...]:
-    """Candidates in the order of their totals; ties keep theirs, empty answers come last."""
-    return tuple(sorted(candidates, key=lambda c: (not c.text, -c.total)))
+    """Candidates in the order of their totals; ties keep theirs, empty answers come last.
+
+    Those with a total that is no number stand before the empty ones.
+    """
+    return tuple(sorted(candidates, key=lambda c: (not c.text, isnan(c.total), -c.total)))
 
 
 def partly_supported(candidate: Candidate) -> bool:

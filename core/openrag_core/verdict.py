@@ -79,7 +79,9 @@ def conclude(
         sources = best.evidence
         candidates = [best, *(other for other in candidates if other is not best)]
     elif candidates:
-        by_relevance = sorted(candidates, key=lambda c: -c.score.relevance)
+        by_relevance = sorted(
+            candidates, key=lambda c: (isnan(c.score.relevance), -c.score.relevance)
+        )
         nearest = {p.key: p for candidate in by_relevance for p in candidate.evidence}
         sources = tuple(nearest.values())[:NEAREST]
         text = "\n".join([f"{NOT_TOLD} Nearest passages:", *map(_named, sources)])

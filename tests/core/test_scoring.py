@@ -1,5 +1,6 @@
 """core/openrag_core/scoring.py: where each critique is read, and the order of candidates."""
 
+from dataclasses import replace
 from math import exp, inf, log, nan
 
 import pytest
@@ -79,6 +80,17 @@ def test_an_empty_answer_comes_last_whatever_its_score() -> None:
         reflection_trained=False,
     )
     assert [candidate.text for candidate in ranked] == ["a", ""]
+
+
+def test_a_total_that_is_no_number_comes_after_all_others() -> None:
+    """Nothing is less than it: a worse answer stayed before a better one."""
+    scores = {"a": 0.6, "b": nan, "c": 0.95, "": 1.0, "d": nan}
+    answers = [
+        Written((replace(PASSAGE, rerank_score=given),), text, tokens(0.5))
+        for text, given in scores.items()
+    ]
+    ranked = rank(answers, ScoreWeights(), reflection_trained=False)
+    assert [candidate.text for candidate in ranked] == ["c", "a", "b", "d", ""]
 
 
 @pytest.mark.parametrize("given", ["1", None, nan, inf])

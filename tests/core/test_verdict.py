@@ -66,6 +66,14 @@ def test_where_nothing_reaches_them_the_answer_says_so_and_names_the_nearest() -
     assert [source.id for source in got.sources] == ["b", "a"]
 
 
+def test_the_nearest_are_told_from_those_whose_relevance_is_no_number() -> None:
+    scored = {"a": 0.1, "b": nan, "c": 0.4}
+    got = answer(
+        *(candidate(name, "?", PassageScore(0.9, rank=one)) for name, one in scored.items())
+    )
+    assert [source.id for source in got.sources] == ["c", "a", "b"]
+
+
 def test_what_cannot_be_copied_is_named_all_the_same() -> None:
     far = candidate("a", "1912", PassageScore(0.9, rank=0.1))
     locked = replace(far.written.evidence[0], metadata={"lock": Lock()})

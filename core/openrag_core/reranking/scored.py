@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from math import isnan
 
 from openrag_core.records import Passage
 
 
 def best_first(passages: Sequence[Passage], scores: Iterable[float], top_k: int) -> list[Passage]:
-    """The `top_k` best passages with their scores; ties keep their order."""
-    scored = [replace(p, rerank_score=score) for p, score in zip(passages, scores, strict=True)]
-    return sorted(scored, key=lambda p: -(p.rerank_score or 0.0))[:top_k]
+    """The `top_k` best passages with their scores; ties keep their order.
+
+    A score that is no number is the worst.
+    """
+    pairs = sorted(zip(passages, scores, strict=True), key=lambda pair: (isnan(pair[1]), -pair[1]))
+    return [replace(passage, rerank_score=score) for passage, score in pairs[:top_k]]
 
 
 def split(flat: Iterable[float], like: Sequence[Sequence[Passage]]) -> Iterator[list[float]]:
