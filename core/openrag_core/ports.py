@@ -173,6 +173,24 @@ class Reranker(Protocol):
         ...
 
 
+def check_scored(reranker: Reranker, ranked: Sequence[Sequence[Passage]]) -> None:
+    """Refuse passages that were put in an order without a score.
+
+    Args:
+        reranker: Who did.
+        ranked: The passages of each question.
+
+    Raises:
+        ConfigError: One has no `rerank_score`: the retriever's would be held against the
+            reranker's minimum.
+    """
+    if any(passage.rerank_score is None for own in ranked for passage in own):
+        raise ConfigError(
+            f"{type(reranker).__name__}.rerank gave passages without a rerank_score, by which "
+            "they are believed: have it score each one that it gives"
+        )
+
+
 _PARTS: Mapping[str, tuple[Any, str]] = {
     "generator": (Generator, "ChatGenerator(LangChainChat(model))"),
     "retriever": (Retriever, "LangChainRetriever(retriever)"),

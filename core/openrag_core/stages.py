@@ -21,7 +21,7 @@ from openrag_core.events import (
     StageStarted,
     TokenEvent,
 )
-from openrag_core.ports import Piece, StreamingGenerator, TextStream
+from openrag_core.ports import Piece, StreamingGenerator, TextStream, check_scored
 from openrag_core.records import Candidate, Decision, Draft, Evidence, Passage, Written
 from openrag_core.scoring import best_first, partly_supported, rank, score
 from openrag_core.steps import Call, Steps, Tell, results_of
@@ -113,7 +113,8 @@ class Stages:
         ranked: list[list[Passage]] = yield from self._call(
             "rerank", rows, self.rag.reranker, "rerank", self._asked(rows), passages, top_k
         )
-        return ranked
+        check_scored(self.rag.reranker, ranked)
+        return [own[:top_k] for own in ranked]
 
     def chains(self, rows: Sequence[int], passages: Sequence[Sequence[Passage]]) -> Steps[Chains]:
         """What answers are written from: the best passages, or chains that begin with them."""

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -20,10 +21,11 @@ from openrag_core import (
 )
 from openrag_core.reranking.mixture import MixtureReranker
 from openrag_core.retrieval import MultihopRetriever
-from tests.core.test_pipeline import BRIDGE, FERRY, UNSURE
+from tests.core.test_pipeline import BRIDGE, FERRY, TOWER, UNSURE
 from tests.fakes import (
     FakeChat,
     FakeGenerator,
+    FakeReranker,
     FakeRetriever,
     FakeStreamingGenerator,
     FakeTexts,
@@ -176,3 +178,34 @@ def test_next_over_nothing_is_an_error_that_names_the_part(ask: Ask) -> None:
     chat = OpenRAG(ChatGenerator(Exhausted()), FakeRetriever([BRIDGE]))
     with pytest.raises(ConfigError, match=r"Exhausted\.reply raised StopIteration"):
         ask(chat, ["When?"])
+
+
+UNSCORED = Gives([[replace(BRIDGE, retrieval_score=14.2)]])
+CHAINS = MultihopRetriever(FakeRetriever([BRIDGE, FERRY]), reranker=UNSCORED)
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"reranker": UNSCORED},
+        {"reranker": MixtureReranker([(UNSCORED, 1.0)])},
+        {"retriever": CHAINS, "hops": 2},
+    ],
+)
+def test_a_reranker_that_scores_nothing_is_refused(parts: dict[str, Any], ask: Ask) -> None:
+    """The retriever's scores, which have no scale, were held against its minimum."""
+    usual = {"generator": FakeGenerator(), "retriever": FakeRetriever([BRIDGE])}
+    with pytest.raises(ConfigError, match=r"Gives\.rerank gave passages without a rerank_score"):
+        ask(OpenRAG(**{**usual, **parts}), ["When?"])
+
+
+def test_no_more_is_read_than_was_asked_for_whatever_a_reranker_gives() -> None:
+    class Generous(FakeReranker):
+        def rerank(
+            self, questions: Sequence[str], passages: Sequence[Sequence[Passage]], top_k: int
+        ) -> list[list[Passage]]:
+            return super().rerank(questions, passages, top_k + 2)
+
+    reranker = Generous({"bridge": 0.7, "ferry": 0.9, "tower": 0.8})
+    rag = OpenRAG(FakeGenerator(), FakeRetriever([BRIDGE, FERRY, TOWER]), reranker, top_k=2)
+    assert [passage.id for passage in rag.answer("When?").passages] == ["ferry", "tower"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from openrag_core.errors import ConfigError
-from openrag_core.ports import Reranker
+from openrag_core.ports import Reranker, check_scored
 from openrag_core.records import Passage
 from openrag_core.reranking.scored import best_first
 from openrag_core.steps import Call, Steps, arun, results_of, run
@@ -51,6 +51,7 @@ class MixtureReranker:
         for reranker, share in self._parts:
             given = yield Call(reranker, "rerank", (questions, passages, everything))
             ranked: list[list[Passage]] = results_of(reranker, "rerank", given, len(questions))
+            check_scored(reranker, ranked)
             for total, own, scored in zip(totals, passages, ranked, strict=True):
                 scores = {one.key: one.rerank_score or 0.0 for one in scored}
                 for place, passage in enumerate(own):

@@ -22,7 +22,7 @@ import regex
 
 from openrag_core.errors import ConfigError
 from openrag_core.filters import Filter
-from openrag_core.ports import Reranker, Retriever, SearchRetriever, narrowed
+from openrag_core.ports import Reranker, Retriever, SearchRetriever, check_scored, narrowed
 from openrag_core.records import Evidence, Passage
 from openrag_core.search import SearchOptions
 from openrag_core.steps import Call, Steps, arun, results_of, run
@@ -228,6 +228,7 @@ class MultihopRetriever:
         ]
         given = yield Call(reranker, "rerank", (questions, texts, _RERANKED))
         ranked: list[list[Passage]] = results_of(reranker, "rerank", given, len(questions))
+        check_scored(reranker, ranked)
         both = []
         for own, read, order in zip(chains, texts, ranked, strict=True):
             numbers = {text.id: number for number, text in enumerate(read)}
