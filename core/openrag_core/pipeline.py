@@ -105,6 +105,12 @@ class OpenRAG:
                 f"hops={self.hops!r} needs a retriever that finds chains: give "
                 "openrag_core.retrieval.MultihopRetriever(retriever, reranker=...)"
             )
+        if self.reranker is not None and self._judge is None:
+            raise ConfigError(
+                f"hops={self.hops!r} reads chains as the retriever ranks them, and the reranker "
+                "would not be asked: give MultihopRetriever(retriever, reranker=...), or none "
+                '(reranker="none" in Settings)'
+            )
         if self.hops == "auto" and not self.generator.reflection_trained:
             raise ConfigError(
                 'hops="auto" needs a model with trained reflection tokens, and this one has none: '
@@ -281,9 +287,8 @@ class OpenRAG:
         if self.generator.reflection_trained:
             relevance, support = MIN_REL, MIN_SUP
         else:
-            chained = self.hops not in {1, "auto"}  # then the retriever's scores are compared
-            judge = getattr(self.retriever, "reranker", None) if chained else self.reranker
-            relevance, support = -inf if judge is None else judge.min_relevance, -inf
+            relevance = -inf if self._judge is None else self._judge.min_relevance
+            support = -inf
         return Minima(
             relevance if self.min_relevance is None else self.min_relevance,
             support if self.min_support is None else self.min_support,
@@ -294,6 +299,12 @@ class OpenRAG:
         if amount is None or not isinstance(self.gate, CalibratedGate):
             return self.minima
         return replace(self.minima, believed=partial(self.gate.believes, amount))
+
+    @property
+    def _judge(self) -> Reranker | None:
+        """Who scores what answers are written from; of chains, whom the retriever asks."""
+        chained = self.hops not in {1, "auto"}
+        return getattr(self.retriever, "reranker", None) if chained else self.reranker
 
     @property
     def _speculates(self) -> bool:

@@ -102,13 +102,24 @@ def test_chains_need_a_retriever_that_finds_them() -> None:
 def test_chains_are_held_against_the_minimum_of_who_scored_them() -> None:
     """A chain's own score is a sum of ranks, which no reranker's minimum is made for."""
     reranker = FakeReranker({}, min_relevance=0.5)
-    pipeline = chained(FakeGenerator(), hops=2, reranker=reranker)
+    pipeline = chained(FakeGenerator(), hops=2)
     assert pipeline.minima.relevance == -inf
     assert not pipeline.answer("When?").grounded
     judged = FakeChains([BRIDGE, FERRY, TOWER])
     judged.reranker = reranker  # type: ignore[attr-defined]
     assert OpenRAG(FakeGenerator(), judged, hops=2).minima.relevance == 0.5
     assert chained(FakeGenerator(), reranker=reranker).minima.relevance == 0.5
+
+
+def test_a_reranker_that_no_chain_would_be_shown_is_refused() -> None:
+    """Everything was believed, and the reranker never asked."""
+    reranker = FakeReranker(dict.fromkeys(("bridge", "ferry", "tower"), 0.1))
+    with pytest.raises(ConfigError, match=r"would not be asked: give MultihopRetriever\(.*rerank"):
+        chained(FakeGenerator(), hops=2, reranker=reranker)
+    trained = FakeGenerator(reflection_trained=True)
+    assert chained(trained, hops="auto", reranker=reranker).reranker is reranker
+    both = MultihopRetriever(FakeRetriever([BRIDGE, FERRY]), reranker=reranker)
+    assert OpenRAG(FakeGenerator(), both, reranker, hops=2).minima.relevance == 0.5
 
 
 def test_passages_without_text_are_never_read() -> None:
