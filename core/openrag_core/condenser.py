@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from openrag_core.conversation import ChatModel, Conversation, Message, Reply, spoken
 from openrag_core.steps import Call, Steps, arun, results_of, run
+from openrag_core.words import well_formed
 
 INSTRUCTION = (
     "Rewrite the last question so that it can be understood without the conversation. "
@@ -77,7 +78,8 @@ class ChatCondenser:
 
 def _first_line(reply: Reply) -> str:
     """Of what was said, not thought; empty where there is none, or where it was cut off."""
-    lines = [line.strip() for line in spoken(reply).text.splitlines() if line.strip()]
+    said = well_formed(spoken(reply).text)
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
     cut_off = reply.finish == "length" and len(lines) == 1
     return lines[0] if lines and not cut_off else ""
 

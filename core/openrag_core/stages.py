@@ -8,8 +8,14 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from openrag_core.calibration import CalibratedGate
-from openrag_core.conversation import Conversation, Question, check_questions, question_of
-from openrag_core.errors import ConfigError
+from openrag_core.conversation import (
+    Condenser,
+    Conversation,
+    Question,
+    check_questions,
+    question_of,
+)
+from openrag_core.errors import ConfigError, QuestionError
 from openrag_core.events import (
     CandidateEvent,
     CondensedEvent,
@@ -52,7 +58,8 @@ class Stages:
 
         Raises:
             QuestionError: One is blank, or no text.
-            ConfigError: One has a history and there is no condenser, or several are live.
+            ConfigError: One has a history and there is no condenser, or none that gives
+                questions; or several are live.
         """
         asked = check_questions(asked)
         if live and len(asked) != 1:
@@ -69,6 +76,7 @@ class Stages:
         told = [asked[row] for row in rows]
         condensed = yield from stages._call("condense", rows, rag.condenser, "condense", told)
         for row, text in zip(rows, condensed, strict=True):
+            _check_condensed(rag.condenser, text)
             stages.questions[row] = text
             yield Tell(CondensedEvent(row, text))
         return stages
@@ -344,6 +352,16 @@ class Stages:
         seconds = perf_counter() - started
         self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
         yield Tell(StageEnded(stage, tuple(rows), seconds, tuple(results)))
+
+
+def _check_condensed(condenser: Condenser, text: str) -> None:
+    try:
+        check_questions([text])
+    except QuestionError as error:
+        raise ConfigError(
+            f"{type(condenser).__name__}.condense must give questions that can be asked, not blank "
+            f"and of whole characters, if need be the one that it was given; it gave {text!r}"
+        ) from error
 
 
 def _with_text(passages: Sequence[Passage]) -> list[Passage]:

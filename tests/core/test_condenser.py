@@ -133,3 +133,8 @@ def test_the_bundled_models_base_makes_a_question_stand_alone() -> None:
     assert "Keth Lighthouse" in alone
     assert "high" in alone
     assert new == NEW.question
+
+
+def test_half_a_character_in_a_reply_is_replaced() -> None:
+    """It can be searched for nowhere."""
+    assert ChatCondenser(Parrot("When was \ud83d it?")).condense([WHEN]) == ["When was \ufffd it?"]

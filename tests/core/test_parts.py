@@ -209,3 +209,12 @@ def test_no_more_is_read_than_was_asked_for_whatever_a_reranker_gives() -> None:
     reranker = Generous({"bridge": 0.7, "ferry": 0.9, "tower": 0.8})
     rag = OpenRAG(FakeGenerator(), FakeRetriever([BRIDGE, FERRY, TOWER]), reranker, top_k=2)
     assert [passage.id for passage in rag.answer("When?").passages] == ["ferry", "tower"]
+
+
+@pytest.mark.parametrize("given", ["", " \n", None, "When was \ud83d it?"])
+def test_a_condenser_gives_questions(given: str | None, ask: Ask) -> None:
+    retriever = FakeRetriever([BRIDGE])
+    rag = OpenRAG(FakeGenerator(), retriever, condenser=Gives([given]))
+    with pytest.raises(ConfigError, match=r"Gives\.condense must give questions .* it gave "):
+        ask(rag, [FOLLOW_UP])
+    assert retriever.calls == []
