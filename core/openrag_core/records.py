@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from math import exp
+from math import exp, inf, isnan
 from statistics import fmean
 from typing import Any, Literal, get_args
 
@@ -60,8 +60,12 @@ class Token:
 
 
 def text_logprobs(tokens: tuple[Token, ...]) -> tuple[float, ...]:
-    """Log-probabilities of the tokens that make up the text; special tokens are left out."""
-    return tuple(token.logprob for token in tokens if not token.special)
+    """Log-probabilities of the tokens that make up the text; special tokens are left out.
+
+    One that is no number is -inf: nothing is known of that token, and nothing is sure.
+    """
+    known = (token.logprob for token in tokens if not token.special)
+    return tuple(-inf if isnan(logprob) else logprob for logprob in known)
 
 
 def mean_probability(tokens: tuple[Token, ...]) -> float:

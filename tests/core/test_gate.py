@@ -38,6 +38,15 @@ def test_a_draft_without_text_has_no_confidence(written: tuple[Token, ...]) -> N
     assert f_minp(Draft("", written)) == f_meanp(Draft("", written)) == 0.0
 
 
+@pytest.mark.parametrize("mode", ["f_minp", "f_meanp"])
+@pytest.mark.parametrize("logprobs", [(-0.1, nan), (nan, -0.1)])
+def test_a_probability_that_is_no_number_is_no_certainty(
+    logprobs: tuple[float, float], mode: GateMode
+) -> None:
+    draft = Draft("Canberra", tuple(Token("x", one) for one in logprobs))
+    assert Gate(mode, 0.5).by_confidence(draft) == Decision(True, mode, 0.0, 0.5)
+
+
 @pytest.mark.parametrize(
     ("mode", "threshold", "retrieve"),
     [
