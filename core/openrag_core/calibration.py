@@ -86,9 +86,9 @@ class CalibratedGate:
     """Decides how much to read: nothing, one passage, several, or so much that it abstains.
 
     With `min_accuracy` the draft is the answer where it is right with that probability. Otherwise
-    one passage is read, then more, until an answer reaches it; where none does, the pipeline
-    abstains. With `max_retrieval_rate` the least certain of the drafts are looked up, as many as
-    that allows, and answers are believed as with any gate.
+    one passage is read, then more, until the best answer reaches it; where it does not, the
+    pipeline abstains. With `max_retrieval_rate` the least certain of the drafts are looked up, as
+    many as that allows, and answers are believed as with any gate.
 
     The probabilities are those of the questions and passages that it was fitted on: fit it on
     your own (`openrag calibrate`).

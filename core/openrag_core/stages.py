@@ -50,7 +50,8 @@ class Stages:
     seconds: dict[str, float] = field(default_factory=dict)
     """Wall time of each stage so far."""
     amounts: dict[int, int] = field(default_factory=dict)
-    """Of passages that each question's answers were written from, where the gate counts them."""
+    """Of passages that each question's answers were written from, where the gate counts them: the
+    least that it was fitted for and that is no less."""
 
     @classmethod
     def of(cls, rag: OpenRAG, asked: Sequence[Question], *, live: bool = False) -> Steps[Stages]:
@@ -181,9 +182,14 @@ class Stages:
             added = yield from self.write(more, unread, first_place=before + 1)
             for row, own in zip(more, added, strict=True):
                 candidates[row] = best_first((*candidates[row], *own))
-                self.amounts[row] = amount
+                read = min(amount, len(evidence[row]))
+                self.amounts[row] = min(fitted for fitted in gate.reading if fitted >= read)
             minima = self.rag.minima_after(amount)
-            more = [row for row in more if not any(map(minima.reached, candidates[row]))]
+            more = [
+                row
+                for row in more
+                if len(evidence[row]) > amount and minima.best(candidates[row]) is None
+            ]
             before = amount
         return [candidates[row] for row in rows]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf, isnan
 from numbers import Real
@@ -28,7 +28,7 @@ class Minima:
     """-inf where there is none: then anything is believed and nothing is called grounded."""
     support: float
     believed: Callable[[Candidate], bool] = lambda _: True
-    """What else a candidate must pass: a fitted gate's target."""
+    """What the best of the candidates that reach them must pass too: a fitted gate's target."""
 
     def __post_init__(self) -> None:
         for name in ("relevance", "support"):
@@ -41,7 +41,15 @@ class Minima:
         score = candidate.score
         supported = score.sup is None or score.sup >= self.support
         relevant = score.relevance >= self.relevance
-        return bool(candidate.text) and relevant and supported and self.believed(candidate)
+        return bool(candidate.text) and relevant and supported
+
+    def best(self, candidates: Iterable[Candidate]) -> Candidate | None:
+        """The first of the candidates that reaches them, if it is believed.
+
+        No other one is in its place: a gate is fitted to the best answers.
+        """
+        first = next(filter(self.reached, candidates), None)
+        return first if first is not None and self.believed(first) else None
 
 
 def conclude(
@@ -65,10 +73,10 @@ def conclude(
 
     Returns:
         The draft where the gate stayed shut; otherwise the best candidate that reaches the
-        minima; otherwise a text that says that the documents do not tell and names the nearest
-        passages.
+        minima, if it is believed; otherwise a text that says that the documents do not tell and
+        names the nearest passages.
     """
-    best = next(filter(minima.reached, candidates), None)
+    best = minima.best(candidates)
     text, confidence = NOT_TOLD, 0.0
     sources: tuple[Passage, ...] = ()
     if not decision.retrieve and draft is not None:

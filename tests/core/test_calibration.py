@@ -187,6 +187,32 @@ def test_it_abstains_where_nothing_is_enough() -> None:
     assert asked(replace(rag(worse), min_relevance=2.0), "unknown")[1] is None  # another reason
 
 
+def test_the_target_is_for_the_best_answer_and_no_worse_one_takes_its_place() -> None:
+    """The first passage's answer is the best by its rank, the second one's says more of itself."""
+    weights = ScoreWeights(reciprocal_rank=2.0)
+    fitted = gate(min_accuracy=0.85, weights=weights)
+    pipeline = rag(fitted, weights=weights)
+    answer = pipeline.answer("unknown")
+    first, second, _ = answer.candidates
+    assert (first.text, second.text) == ("zero", "two")
+    assert fitted.worth(first) < fitted.least_worth(3) < fitted.worth(second)
+    assert answer.abstained
+    assert answer.probability == pytest.approx(READING[3](fitted.worth(first)))
+
+
+@pytest.mark.parametrize("target", [{"min_accuracy": 0.8}, {"max_retrieval_rate": 1.0}])
+def test_where_there_is_no_more_to_read_an_answer_is_as_sure_as_what_was_read(
+    target: dict[str, float],
+) -> None:
+    """Of one passage it was believed as the best of all of them, and asked for again in vain."""
+    pipeline = replace(rag(gate(**target)), retriever=FakeRetriever(PASSAGES[:1]))
+    answer = pipeline.answer("unknown")
+    assert answer.probability == pytest.approx(0.725)  # READING[1] at 2.5
+    assert answer.abstained == ("min_accuracy" in target)
+    writes = [call for call in pipeline.generator.calls if call[0] == "write"]  # type: ignore[attr-defined]
+    assert len(writes) == 1
+
+
 def test_questions_that_are_asked_together_read_as_much_as_each_needs() -> None:
     pipeline = rag(gate(min_accuracy=0.7))
     answers = pipeline.answer_many(["known", "unknown", "unknown"])

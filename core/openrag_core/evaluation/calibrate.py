@@ -101,13 +101,16 @@ def simulate(gate: CalibratedGate, records: Sequence[Record]) -> Outcome:
             answered += 1
             continue
         retrieved += 1
+        written = len(one["reading"]["candidates"])
         for amount in gate.amounts:
             text, worth = _best(one, amount, gate.weights)
-            if worth >= gate.least_worth(amount):
+            if text and worth >= gate.least_worth(amount):
                 right += _right(one, text)
                 answered += 1
                 break
-        passages += min(amount, len(one["reading"]["candidates"]))
+            if amount >= written:
+                break
+        passages += min(amount, written)
     target = (
         f"min_accuracy {gate.min_accuracy:g}"
         if gate.min_accuracy is not None

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping
 from copy import deepcopy
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from openrag_core import EvaluationError, ScoreWeights
-from openrag_core.calibration import read_gate
+from openrag_core import Draft, EvaluationError, OpenRAG, Passage, ScoreWeights, Token, f_meanp
+from openrag_core.calibration import CalibratedGate, Calibration, read_gate
 from openrag_core.evaluation.adaptive import curves, trials
 from openrag_core.evaluation.calibrate import fit_gate, simulate
 from openrag_core.evaluation.report import page
 from tests.core.test_cli import Run, openrag  # noqa: F401
+from tests.fakes import FakeGenerator, FakeRetriever, reflected, tokens
 
 Record = dict[str, Any]
+Answers = dict[str, tuple[Token, ...]]
 
 
 def passage(number: int) -> Record:
@@ -181,6 +184,50 @@ def test_a_target_of_retrieval_is_held(tmp_path: Path, rate: float) -> None:
     assert outcome.retrieved <= rate
     assert outcome.retrieved == pytest.approx(rate, abs=0.011)
     assert outcome.answered == 1.0
+
+
+def asked(number: int, random: np.random.Generator) -> tuple[Draft, list[Passage], Answers]:
+    """A draft, up to three passages, and what is written from each; some say nothing."""
+    passages = [Passage(id=f"{number}-{n}", text="?") for n in range(random.integers(0, 4))]
+    said = random.choice(["right", "wrong", ""], len(passages), p=[0.45, 0.45, 0.1])
+    rel, sup, use = random.uniform(0.55, 1, (3, len(passages)))
+    answers = {
+        passage.id: reflected(str(said[n]), rel=rel[n], sup=sup[n], use=use[n])
+        for n, passage in enumerate(passages)
+    }
+    return Draft("wrong", tokens(random.uniform(0.1, 0.9))), passages, answers
+
+
+@pytest.mark.parametrize("method", ["min_accuracy", "max_retrieval_rate"])
+@pytest.mark.parametrize("target", [0.5, 0.7, 0.8, 0.9])
+def test_what_a_target_comes_to_is_what_the_pipeline_does(method: str, target: float) -> None:
+    random = np.random.default_rng(2)
+    known = [asked(number, random) for number in range(60)]
+    drafts = {str(number): draft for number, (draft, _, _) in enumerate(known)}
+    answers = {key: value for _, _, own in known for key, value in own.items()}
+    found = {str(number): passages for number, (_, passages, _) in enumerate(known)}
+    generator = FakeGenerator(drafts, answers, reflection_trained=True)
+    plain = OpenRAG(generator, FakeRetriever(found), top_k=3)
+    curve = Calibration((0.0, 1.0), (0.0, 1.0))
+    gate = CalibratedGate(
+        signal="f_meanp",
+        memory=curve,
+        reading={n: Calibration((1.0, 3.0), (0.3, 1.0)) for n in (1, 3)},
+        quantiles=(0.1, 0.5, 0.9),
+        weights=plain.score_weights,
+        **{method: target},  # type: ignore[arg-type]
+    )
+    made = []
+    for name, draft in drafts.items():
+        one = record(0, known=False, confidence=f_meanp(draft), first=(False, 0), best=(False, 0))
+        made.append({**one, "reading": plain.answer(name).to_dict()})
+    outcome = simulate(gate, made)
+    got = replace(plain, gate=gate).answer_many(list(drafts))
+    told = [answer for answer in got if not answer.abstained]
+    assert outcome.answered == len(told) / len(got)
+    assert outcome.accuracy == np.mean([answer.text == "right" for answer in told])
+    assert outcome.retrieved == np.mean([answer.decision.retrieve for answer in got])
+    assert outcome.passages == np.mean([len(answer.candidates) for answer in got])
 
 
 def test_what_cannot_be_fitted_is_refused() -> None:
