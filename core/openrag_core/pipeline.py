@@ -166,7 +166,8 @@ class OpenRAG:
             question: Not blank.
             passages: The reranker scores them anew, all of them, for scores of other retrievers
                 have no scale. Without one, best first: their order counts.
-            decision: Why they were looked for, where the gate had been asked: see `decide`.
+            decision: Why they were looked for, where the gate had been asked: see `decide`. The
+                answer's retrieves, whatever it was, for they are read.
         """
         return steps.run(self._answer_from(question, passages, decision))
 
@@ -360,7 +361,7 @@ class OpenRAG:
         chains = [(passage,) for passage in ranked[:most]]
         yield Tell(ContextEvent(0, tuple(chains)))
         (candidates,) = yield from stages.read_alone([0], [chains])
-        decision = decision or Decision(retrieve=True, mode="always")
+        decision = replace(decision or Decision(retrieve=True, mode="always"), retrieve=True)
         amount = stages.amounts.get(0)
         answer = self._conclude(
             stages.questions[0], decision, None, candidates, stages.seconds, amount

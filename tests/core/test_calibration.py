@@ -274,6 +274,16 @@ def test_passages_that_are_given_are_read_as_far_as_it_takes() -> None:
     assert rag(worse).answer_from("unknown", PASSAGES[:3]).abstained
 
 
+def test_the_probability_of_what_was_read_is_not_that_of_a_draft() -> None:
+    pipeline = rag(gate(max_retrieval_rate=0.5))
+    decision, draft = pipeline.decide("known")
+    assert draft is not None
+    read = pipeline.answer_from("known", PASSAGES[:1], decision)
+    assert read.text == "zero"
+    assert read.decision.probability == pytest.approx(0.7)
+    assert read.probability == pytest.approx(0.725)  # READING[1] at 2.5
+
+
 def test_the_bundled_model_has_a_gate() -> None:
     fitted = read_gate(BUNDLED_ADAPTER / FILE, min_accuracy=0.7)
     assert fitted.amounts == (1, 5)

@@ -12,6 +12,7 @@ import pytest
 
 from openrag_core import (
     ConfigError,
+    Decision,
     Draft,
     Gate,
     Generator,
@@ -162,7 +163,9 @@ def test_nothing_found_is_an_answer_too() -> None:
 def test_passages_that_are_already_found_are_read() -> None:
     answer = rag(top_k=1).answer_from("When?", [TOWER, FERRY])
     assert (answer.text, len(answer.candidates)) == ("1912", 2)
-    assert rag().answer_from("When?", []).abstained
+    shut = Decision(retrieve=False, mode="f_minp", value=0.9, threshold=0.5)
+    refused = rag().answer_from("When?", [], shut)  # they were given all the same
+    assert (refused.abstained, refused.decision) == (True, replace(shut, retrieve=True))
 
 
 def test_foreign_passages_are_scored_anew() -> None:
