@@ -1,7 +1,8 @@
 """Every error that this package raises on purpose.
 
 - OpenRAGError
-    - ConfigError: a setting is outside its range, or two settings contradict each other
+    - ConfigError: a setting is outside its range, two settings contradict each other, or a part
+      does not give what it was asked for
     - QuestionError: there is no question to answer, or it does not fit into the model
     - ReflectionError: a reflection token has no usable probability
     - MissingExtraError: a package that this feature needs is not installed
@@ -28,7 +29,7 @@ class OpenRAGError(Exception):
 
 
 class ConfigError(OpenRAGError, ValueError):
-    """A setting is outside its range, or two settings contradict each other."""
+    """A setting is outside its range, two contradict each other, or a part gives something else."""
 
 
 class QuestionError(OpenRAGError, ValueError):

@@ -356,7 +356,7 @@ def test_two_runs_do_not_share_a_folder(rag: OpenRAG, data: Path, tmp_path: Path
 def test_settings_that_cannot_be_are_refused(rag: OpenRAG, data: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="at least 1; got batch_size=0"):
         evaluate(rag, "popqa", data, tmp_path / "out", batch_size=0)
-    chained = replace(rag, retriever=ChainedRetriever([]), hops=2)
+    chained = replace(rag, retriever=ChainedRetriever([]), reranker=None, hops=2)
     with pytest.raises(ConfigError, match="hops=2 looks for passages in an index"):
         evaluate(chained, "popqa", data, tmp_path / "out")
     with pytest.raises(ConfigError, match="one of given, index, none; got 'all'"):
