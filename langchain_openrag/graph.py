@@ -165,7 +165,7 @@ def _teller() -> Callable[[Event], None]:
     def tell(event: Event) -> None:
         for piece in pieces(event):
             piece.pop("draft", None)  # told by the gate's node, as the context by the one before
-            if "context" not in piece:
+            if not piece.keys() & {"gate", "context"}:
                 write({"node": "write", **piece})
 
     return tell

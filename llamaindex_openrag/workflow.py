@@ -74,8 +74,10 @@ class CandidateWrittenEvent(Event):
 
 
 class TextEvent(Event):
-    """Streamed: a piece of the answer; together they are the response, or where a text that was
-    shown is not believed after all, that text and below it the response.
+    """Streamed: a piece of the answer; together they are the response.
+
+    Below a text that was shown and is not believed after all stands what is said instead, which
+    then is the response alone.
     """
 
     text: str

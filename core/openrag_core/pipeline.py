@@ -9,16 +9,16 @@ from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from math import inf
-from numbers import Integral
 
 from openrag_core import steps
 from openrag_core.calibration import CalibratedGate
 from openrag_core.conversation import Condenser, Question
 from openrag_core.errors import ConfigError
-from openrag_core.events import AnswerEvent, ContextEvent, Event
+from openrag_core.events import AnswerEvent, ContextEvent, Event, GateEvent
 from openrag_core.gate import Gate
-from openrag_core.ports import ChainRetriever, Reranker, Retriever, check_part
+from openrag_core.parts import check_together
 from openrag_core.ports import Generator as GeneratorPort
+from openrag_core.ports import Reranker, Retriever
 from openrag_core.records import (
     Answer,
     Candidate,
@@ -27,11 +27,9 @@ from openrag_core.records import (
     EvidenceMode,
     Hops,
     Passage,
-    check_evidence,
-    check_hops,
     check_passages,
 )
-from openrag_core.reflection import TRAINED_WEIGHTS, UNTRAINED_WEIGHTS, ScoreWeights, check_weights
+from openrag_core.reflection import TRAINED_WEIGHTS, UNTRAINED_WEIGHTS, ScoreWeights
 from openrag_core.stages import Stages
 from openrag_core.steps import Start, Steps, Tell
 from openrag_core.verdict import Minima, conclude
@@ -82,60 +80,8 @@ class OpenRAG:
     where it stays shut. By default where that costs nothing: for retrievers with `local`."""
 
     def __post_init__(self) -> None:
-        for name in ("generator", "retriever", "reranker", "condenser"):
-            check_part(name, getattr(self, name))
-        amounts = (self.top_k, self.fetch_k)
-        if not all(isinstance(k, Integral) for k in amounts) or not 1 <= self.top_k <= self.fetch_k:
-            raise ConfigError(
-                "top_k and fetch_k must be whole numbers, and 1 <= top_k <= fetch_k must hold; "
-                f"got top_k={self.top_k!r}, fetch_k={self.fetch_k!r}"
-            )
-        check_evidence(self.evidence)
-        check_weights(self.weights)
-        if self.speculative not in (None, True, False):
-            raise ConfigError(f"speculative must be True or False; got {self.speculative!r}")
-        self._check_hops()
-        self._check_gate()
+        check_together(self)
         _ = self.minima  # refuses what is no number
-
-    def _check_hops(self) -> None:
-        check_hops(self.hops)
-        if self.hops != 1 and not isinstance(self.retriever, ChainRetriever):
-            raise ConfigError(
-                f"hops={self.hops!r} needs a retriever that finds chains: give "
-                "openrag_core.retrieval.MultihopRetriever(retriever, reranker=...)"
-            )
-        if self.reranker is not None and self._judge is None:
-            raise ConfigError(
-                f"hops={self.hops!r} reads chains as the retriever ranks them, and the reranker "
-                "would not be asked: give MultihopRetriever(retriever, reranker=...), or none "
-                '(reranker="none" in Settings)'
-            )
-        if self.hops == "auto" and not self.generator.reflection_trained:
-            raise ConfigError(
-                'hops="auto" needs a model with trained reflection tokens, and this one has none: '
-                "give a number"
-            )
-
-    def _check_gate(self) -> None:
-        if not isinstance(self.gate, Gate | CalibratedGate):
-            raise ConfigError(
-                f'gate must be Gate(...), such as Gate("f_minp", 0.5), or a CalibratedGate; '
-                f"got {self.gate!r}"
-            )
-        if self.gate.mode == "f_ret" and not self.generator.reflection_trained:
-            raise ConfigError(
-                'gate "f_ret" needs a model with trained reflection tokens, and this one has none: '
-                'use "f_minp", "f_meanp", "always" or "never"'
-            )
-        if not isinstance(self.gate, CalibratedGate):
-            return
-        if self.evidence != "each" or self.hops != 1:
-            raise ConfigError(
-                "a calibrated gate knows answers from single passages: leave evidence and hops as "
-                f"they are; got evidence={self.evidence!r}, hops={self.hops!r}"
-            )
-        self.gate.check_fit(self.top_k, self.score_weights)
 
     def answer(self, question: Question) -> Answer:
         """Answer one question; see `answer_many`."""
@@ -288,7 +234,7 @@ class OpenRAG:
         if self.generator.reflection_trained:
             relevance, support = MIN_REL, MIN_SUP
         else:
-            relevance = -inf if self._judge is None else self._judge.min_relevance
+            relevance = -inf if self.judge is None else self.judge.min_relevance
             support = -inf
         return Minima(
             relevance if self.min_relevance is None else self.min_relevance,
@@ -302,7 +248,7 @@ class OpenRAG:
         return replace(self.minima, believed=partial(self.gate.believes, amount))
 
     @property
-    def _judge(self) -> Reranker | None:
+    def judge(self) -> Reranker | None:
         """Who scores what answers are written from; of chains, whom the retriever asks."""
         chained = self.hops not in {1, "auto"}
         return getattr(self.retriever, "reranker", None) if chained else self.reranker
@@ -359,9 +305,10 @@ class OpenRAG:
         (ranked,) = yield from stages.rerank([0], [passages], max(1, len(passages)))
         most = max(self.gate.reading) if isinstance(self.gate, CalibratedGate) else None
         chains = [(passage,) for passage in ranked[:most]]
+        decision = replace(decision or Decision(retrieve=True, mode="always"), retrieve=True)
+        yield Tell(GateEvent(0, decision))
         yield Tell(ContextEvent(0, tuple(chains)))
         (candidates,) = yield from stages.read_alone([0], [chains])
-        decision = replace(decision or Decision(retrieve=True, mode="always"), retrieve=True)
         amount = stages.amounts.get(0)
         answer = self._conclude(
             stages.questions[0], decision, None, candidates, stages.seconds, amount

@@ -83,6 +83,7 @@ def test_it_streams_what_was_found(reader: OpenRAGRunnable) -> None:
     assert "".join(piece.get("answer", "") for piece in pieces) == "1893"
     whole = next(piece["context"] for piece in pieces if "context" in piece)
     assert {document.id for document in whole} == {"b1", "f1"}
+    assert {key for piece in pieces for key in piece} == chain.invoke("When?").keys()
 
 
 async def test_it_streams_in_event_loops(reader: OpenRAGRunnable) -> None:

@@ -83,6 +83,7 @@ def test_it_streams() -> None:
     synthesizer = OpenRAGSynthesizer(bridges(FakeStreamingGenerator(), top_k=1), streaming=True)
     response: Any = RetrieverQueryEngine(Shelf(), synthesizer).query("When?")
     assert [node.node_id for node in response.source_nodes] == ["b1", "f1"]
+    assert response.metadata["gate"]["mode"] == "always"
     assert "".join(response.response_gen) == "1893"
     assert response.metadata["grounded"]
 
