@@ -337,7 +337,7 @@ def test_given_passages_are_read_without_gate_and_search() -> None:
     decision = Decision(retrieve=True, mode="f_minp", value=0.2, threshold=0.5)
     events = list(pipeline.stream_from("When?", [TOWER, BRIDGE], decision))
     assert outline(events) == [
-        *("rerank(", ")rerank", "Context"),
+        *("rerank(", ")rerank", "Gate", "Context"),
         *("write(", "Candidate", "Candidate", ")write"),
         "Answer",
     ]

@@ -119,7 +119,8 @@ def test_a_reranker_that_gives_chains_other_ids_is_refused() -> None:
             passages: Sequence[Sequence[Passage]],
             top_k: int,
         ) -> list[list[Passage]]:
-            return [[replace(p, id=f"doc-{p.id}") for p in own][:top_k] for own in passages]
+            named = [[replace(p, id=f"doc-{p.id}", rerank_score=0.9) for p in o] for o in passages]
+            return [own[:top_k] for own in named]
 
     multihop = MultihopRetriever(WordRetriever(), reranker=Renames())
     with pytest.raises(ConfigError, match=r"Renames gave back the id 'doc-0'.* keep the ids"):
