@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
 from functools import lru_cache
 from threading import Lock
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Self
 from uuid import uuid4
 
 from langchain_core.callbacks import (
@@ -221,10 +221,17 @@ class ChatOpenRAG(BaseChatModel):
         return generator
 
     def _own(self) -> TransformersGenerator:
-        with _LOADING:
-            if self._kept is None or self._kept[0] != self.model:
-                self._kept = self.model, _loaded(self.model)
-            return self._kept[1]
+        kept = self._kept
+        if kept is None or kept[0] != self.model:
+            with _LOADING:
+                kept = self._kept = self.model, _loaded(self.model)
+        return kept[1]
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        """The model is shared."""
+        memo = {} if memo is None else memo
+        memo.update({id(one): one for one in (self.generator, self._kept)})
+        return super().__deepcopy__(memo)
 
     def __getstate__(self) -> dict[Any, Any]:
         """Without the model that was loaded: whoever reads it back loads it again."""

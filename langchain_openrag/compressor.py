@@ -14,6 +14,7 @@ from pydantic import ConfigDict, Field, SkipValidation
 from langchain_openrag.documents import to_passage
 from openrag_core import Reranker
 from openrag_core._extras import need
+from openrag_core.ports import ranked_by
 from openrag_core.reranking import reflection
 from openrag_core.reranking.reflection import Judge
 from openrag_core.steps import Call, Steps, arun, run
@@ -60,11 +61,12 @@ class RerankerCompressor(BaseDocumentCompressor):
         # Documents may lack an id, or share one: their place tells them apart.
         places = [replace(to_passage(one), id=str(n)) for n, one in enumerate(documents)]
         arguments = ([query], [places], self.top_n)
-        (ranked,) = yield Call(self.reranker, "rerank", arguments)
+        given = yield Call(self.reranker, "rerank", arguments)
+        (ranked,) = ranked_by(self.reranker, given, 1, self.top_n)
         return [
             _scored(documents[int(passage.id)], passage.rerank_score)
             for passage in ranked
-            if self.min_score is None or passage.rerank_score >= self.min_score
+            if self.min_score is None or (passage.rerank_score or 0.0) >= self.min_score
         ]
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from hashlib import sha256
 
 from langchain_core.callbacks import Callbacks
@@ -18,6 +17,7 @@ from langchain_openrag.documents import to_passage
 from langchain_openrag.tracing import inner_configs
 from openrag_core import ConfigError, Message, Passage, Token
 from openrag_core.conversation import Reply, Role
+from openrag_core.reranking.scored import best_first
 
 _MESSAGES: dict[Role, type[BaseMessage]] = {
     "system": SystemMessage,
@@ -178,13 +178,8 @@ def _ranked(
                 f"the compressor gives documents without {', '.join(lost)} in their "
                 "metadata: give one that scores documents and keeps what they bring along"
             )
-    scored = [
-        replace(
-            passages[one.metadata["place"]], rerank_score=float(one.metadata["relevance_score"])
-        )
-        for one in documents
-    ]
-    return sorted(scored, key=lambda passage: -(passage.rerank_score or 0.0))[:top_k]
+    kept = [passages[one.metadata["place"]] for one in documents]
+    return best_first(kept, (float(one.metadata["relevance_score"]) for one in documents), top_k)
 
 
 def _messages(conversation: Sequence[Message]) -> list[BaseMessage]:

@@ -19,8 +19,8 @@ from openrag_core import Filter, OpenRAG, Reranker, Retriever, SearchOptions
 from openrag_core.build import check_pipeline
 from openrag_core.conversation import check_questions
 from openrag_core.errors import ConfigError
-from openrag_core.ports import SearchRetriever
-from openrag_core.steps import Call, Steps, arun, run
+from openrag_core.ports import SearchRetriever, ranked_by
+from openrag_core.steps import Call, Steps, arun, lists_of, run
 
 
 class OpenRAGRetriever(BaseRetriever):
@@ -78,9 +78,11 @@ class OpenRAGRetriever(BaseRetriever):
         arguments: tuple[Any, ...] = (
             ([query], top_k) if options is None else ([query], top_k, options)
         )
-        (found,) = yield Call(self.index, "retrieve", arguments)
+        given = yield Call(self.index, "retrieve", arguments)
+        (found,) = lists_of(self.index, "retrieve", given, 1)
         if self.reranker is not None:
-            (found,) = yield Call(self.reranker, "rerank", ([query], [found], wanted))
+            given = yield Call(self.reranker, "rerank", ([query], [found], wanted))
+            (found,) = ranked_by(self.reranker, given, 1, wanted)
         return [to_document(passage) for passage in found]
 
     def _options(self, filter: Filter | dict[str, Any] | None) -> SearchOptions | None:

@@ -7,7 +7,6 @@ import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
-from dataclasses import replace
 from hashlib import sha256
 from inspect import getattr_static
 
@@ -22,6 +21,7 @@ from llamaindex_openrag.messages import from_messages
 from llamaindex_openrag.nodes import to_node, to_passage
 from openrag_core import ConfigError, Passage, Token
 from openrag_core.conversation import Message, Reply
+from openrag_core.reranking.scored import best_first
 
 
 class LlamaIndexRetriever:
@@ -103,13 +103,9 @@ class LlamaIndexReranker:
             )
         by_id = {passage.id: passage for passage in passages}
         known = {passage.key: passage for passage in passages}
-        best = map(to_passage, sorted(nodes, key=lambda one: -one.get_score())[:top_k])
-        return [
-            replace(
-                known.get(one.key) or by_id.get(one.id) or one, rerank_score=one.retrieval_score
-            )
-            for one in best
-        ]
+        given = [to_passage(one) for one in nodes]
+        ours = [known.get(one.key) or by_id.get(one.id) or one for one in given]
+        return best_first(ours, (one.retrieval_score or 0.0 for one in given), top_k)
 
 
 def _copied(passage: Passage) -> NodeWithScore:

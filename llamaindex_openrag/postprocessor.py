@@ -15,7 +15,8 @@ from llama_index.core.schema import NodeWithScore, QueryBundle
 from llama_index_instrumentation import get_dispatcher
 
 from llamaindex_openrag.nodes import to_node, to_passage
-from openrag_core import Passage, QuestionError, Reranker
+from openrag_core import QuestionError, Reranker
+from openrag_core.ports import ranked_by
 from openrag_core.steps import Call, Steps, arun, run
 
 dispatcher = get_dispatcher(__name__)
@@ -63,10 +64,9 @@ class OpenRAGPostprocessor(BaseNodePostprocessor):
         if not nodes:
             return []
         passages = [to_passage(one) for one in nodes]
-        ranked: list[list[Passage]] = yield Call(
-            self.reranker, "rerank", ([query.query_str], [passages], self.top_n)
-        )
-        scored = list(map(to_node, ranked[0]))
+        given = yield Call(self.reranker, "rerank", ([query.query_str], [passages], self.top_n))
+        (ranked,) = ranked_by(self.reranker, given, 1, self.top_n)
+        scored = list(map(to_node, ranked))
         least = self.min_score
         return [one for one in scored if least is None or one.get_score() >= least]
 

@@ -11,10 +11,10 @@ from llama_index.core.vector_stores import MetadataFilters
 from llamaindex_openrag.filters import from_metadata_filters
 from llamaindex_openrag.nodes import to_node
 from llamaindex_openrag.postprocessor import OpenRAGPostprocessor
-from openrag_core import ConfigError, Passage, Reranker, Retriever, SearchOptions
+from openrag_core import ConfigError, Reranker, Retriever, SearchOptions
 from openrag_core.conversation import check_questions
 from openrag_core.ports import SearchRetriever
-from openrag_core.steps import Call, Steps, arun, run
+from openrag_core.steps import Call, Steps, arun, lists_of, run
 
 
 class OpenRAGRetriever(BaseRetriever):
@@ -90,8 +90,9 @@ class OpenRAGRetriever(BaseRetriever):
         arguments: tuple[object, ...] = ([searched], top_k)
         if self._options is not None:
             arguments = (*arguments, self._options)
-        found: list[list[Passage]] = yield Call(self._retriever, "retrieve", arguments)
-        return [to_node(passage) for passage in found[0]]
+        given = yield Call(self._retriever, "retrieve", arguments)
+        (found,) = lists_of(self._retriever, "retrieve", given, 1)
+        return [to_node(passage) for passage in found]
 
 
 def _narrowed(

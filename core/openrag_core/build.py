@@ -74,7 +74,9 @@ def build(
         condenser = _condenser(settings, own) if condenser is None else condenser
     elif condenser is None and isinstance(generator, ChatGenerator):
         condenser = ChatCondenser(generator.chat)
-    reranker = _reranker(settings, retriever, generator) if reranker is None else reranker
+    ranks = settings.hops not in {1, "auto"} and isinstance(retriever, ChainRetriever)
+    if reranker is None and not (ranks and settings.reranker == Settings().reranker):
+        reranker = _reranker(settings, retriever, generator)
     if settings.hops != 1 and not isinstance(retriever, ChainRetriever):
         from openrag_core.retrieval.multihop import MultihopRetriever  # noqa: PLC0415
 

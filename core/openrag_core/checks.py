@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from math import isnan
 from numbers import Integral, Real
-from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -34,6 +33,10 @@ def _is_number(value: object) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool) and not isnan(value)
 
 
+def _is_whole(value: object) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
 def _is_pair(value: object) -> bool:
     return isinstance(value, tuple | list) and len(value) == 2 and all(map(_is_number, value))
 
@@ -41,17 +44,19 @@ def _is_pair(value: object) -> bool:
 _KINDS: Mapping[Any, tuple[str, Callable[[object], bool]]] = {
     str: ("a text", lambda value: isinstance(value, str)),
     bool: ("True or False", lambda value: isinstance(value, bool)),
-    int: ("a whole number", lambda value: isinstance(value, Integral) and _is_number(value)),
+    int: ("a whole number", _is_whole),
     float: ("a number", _is_number),
     tuple[float, float]: ("two numbers", _is_pair),
-    Path: ("a path", lambda value: isinstance(value, Path)),
 }
 
 
 def _fits(value: object, kind: Any) -> bool:  # noqa: ANN401  (an annotation)
     if get_origin(kind) is Literal:
         return value in get_args(kind)
-    return _KINDS[kind][1](value) if kind in _KINDS else isinstance(value, kind)
+    if kind in _KINDS:
+        return _KINDS[kind][1](value)
+    kind = get_origin(kind) or kind
+    return kind is Any or not isinstance(kind, type) or isinstance(value, kind)
 
 
 def _called(kind: Any) -> str:  # noqa: ANN401

@@ -12,7 +12,11 @@ from openrag_core.errors import ConfigError, QuestionError
 from openrag_core.records import Token
 
 Role = Literal["system", "user", "assistant"]
-_THOUGHT = re.compile(r"\A\s*<think>.*?(</think>\s*|\Z)", re.DOTALL)
+_THOUGHT = re.compile(
+    r"\A(?:\s*<think>.*?(?:</think>|\Z))+\s*"
+    r"|\A(?:(?!<think>).)*?</think>\s*",  # of models whose prompt ends with the opening tag
+    re.DOTALL,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +45,7 @@ class Conversation:
         listed = isinstance(self.history, Sequence)
         if not listed or not all(isinstance(one, Message) for one in self.history):
             raise QuestionError(
-                'a history is a tuple of messages, such as Message("user", "Who built it?"); '
+                'a history is a sequence of messages, such as Message("user", "Who built it?"); '
                 f"got {self.history!r}"
             )
 

@@ -112,8 +112,8 @@ class OpenRAG:
             question: Not blank.
             passages: The reranker scores them anew, all of them, for scores of other retrievers
                 have no scale. Without one, best first: their order counts.
-            decision: Why they were looked for, where the gate had been asked: see `decide`. The
-                answer's retrieves, whatever it was, for they are read.
+            decision: Why they were looked for, where the gate had been asked: see `decide`. One
+                that does not retrieve is passed over, for they are read.
         """
         return steps.run(self._answer_from(question, passages, decision))
 
@@ -305,7 +305,8 @@ class OpenRAG:
         (ranked,) = yield from stages.rerank([0], [passages], max(1, len(passages)))
         most = max(self.gate.reading) if isinstance(self.gate, CalibratedGate) else None
         chains = [(passage,) for passage in ranked[:most]]
-        decision = replace(decision or Decision(retrieve=True, mode="always"), retrieve=True)
+        if decision is None or not decision.retrieve:  # then no gate has asked for what is read
+            decision = Decision(retrieve=True, mode="always")
         yield Tell(GateEvent(0, decision))
         yield Tell(ContextEvent(0, tuple(chains)))
         (candidates,) = yield from stages.read_alone([0], [chains])

@@ -19,6 +19,7 @@ from openrag_core.errors import ConfigError
 from openrag_core.filters import Filter
 from openrag_core.records import Draft, Evidence, Passage, Token, Written
 from openrag_core.search import SearchOptions
+from openrag_core.steps import lists_of
 
 Settled = Callable[[Sequence[float], int], bool]
 """Given the log-probabilities of a draft's text tokens so far, and the most tokens that it can
@@ -173,22 +174,26 @@ class Reranker(Protocol):
         ...
 
 
-def check_scored(reranker: Reranker, ranked: Sequence[Sequence[Passage]]) -> None:
-    """Refuse passages that were put in an order without a score.
+def ranked_by(reranker: Reranker, given: object, count: int, top_k: int) -> list[list[Passage]]:
+    """What a reranker gave, if it is a ranking for each question.
 
     Args:
-        reranker: Who did.
-        ranked: The passages of each question.
+        reranker: That was asked.
+        given: What came back.
+        count: Of how many questions it was asked.
+        top_k: Most passages of each; the rest is cut off.
 
     Raises:
-        ConfigError: One has no `rerank_score`: the retriever's would be held against the
-            reranker's minimum.
+        ConfigError: It is something else, or a passage has no `rerank_score`: the retriever's would
+            be held against the reranker's minimum.
     """
+    ranked = [own[:top_k] for own in lists_of(reranker, "rerank", given, count)]
     if any(passage.rerank_score is None for own in ranked for passage in own):
         raise ConfigError(
             f"{type(reranker).__name__}.rerank gave passages without a rerank_score, by which "
             "they are believed: have it score each one that it gives"
         )
+    return ranked
 
 
 _PARTS: Mapping[str, tuple[Any, str]] = {

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from numbers import Integral
 from os import PathLike
 from os.path import expanduser
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from openrag_core.calibration import check_target
 from openrag_core.checks import check_types
@@ -58,7 +59,7 @@ class Settings:
     device: str | None = None
     """Of the generator and of encoders and rerankers that are not bundled, such as "cpu" or "cuda";
     by default the GPU where there is one."""
-    device_map: str | None = None
+    device_map: str | Mapping[str, Any] | None = None
     """In place of `device`: "auto" spreads the generator over the GPUs."""
     load_in_4bit: bool = False
     """Whether the generator's dense weights are kept in 4 bits (extra: quantized)."""
@@ -175,6 +176,8 @@ class Settings:
                 raise ConfigError(f"{name} must be a name or a folder, got {value!r}")
             parts = [expanduser(part.strip()) for part in parts]
             object.__setattr__(self, name, "+".join(parts))  # a path will do
+        if self.device is not None:
+            object.__setattr__(self, "device", str(self.device))  # torch's own will do
         for name in _NAMES:
             if not str(getattr(self, name)).strip():
                 raise ConfigError(f"{name} must not be empty: name one, or leave it out")

@@ -27,10 +27,10 @@ from openrag_core.events import (
     StageStarted,
     TokenEvent,
 )
-from openrag_core.ports import Piece, StreamingGenerator, TextStream, check_scored
+from openrag_core.ports import Piece, StreamingGenerator, TextStream, ranked_by
 from openrag_core.records import Candidate, Decision, Draft, Evidence, Passage, Written
 from openrag_core.scoring import best_first, partly_supported, rank, score
-from openrag_core.steps import Call, Steps, Tell, results_of
+from openrag_core.steps import Call, Steps, Tell, lists_of, results_of
 
 if TYPE_CHECKING:
     from openrag_core.pipeline import OpenRAG
@@ -119,11 +119,11 @@ class Stages:
         passages = [_with_text(own) for own in passages]
         if self.rag.reranker is None or not rows:
             return [list(own[:top_k]) for own in passages]
-        ranked: list[list[Passage]] = yield from self._call(
-            "rerank", rows, self.rag.reranker, "rerank", self._asked(rows), passages, top_k
+        reranker = self.rag.reranker
+        ranked = yield from self._call(
+            "rerank", rows, reranker, "rerank", self._asked(rows), passages, top_k
         )
-        check_scored(self.rag.reranker, ranked)
-        return [own[:top_k] for own in ranked]
+        return ranked_by(reranker, ranked, len(rows), top_k)
 
     def chains(self, rows: Sequence[int], passages: Sequence[Sequence[Passage]]) -> Steps[Chains]:
         """What answers are written from: the best passages, or chains that begin with them."""
@@ -267,7 +267,7 @@ class Stages:
                 drafts += [] if piece.result is None else [piece.result]
         finally:
             stream.cancel()
-        drafts = results_of(generator, "begin_draft", drafts, 1)
+        _check_ended(generator, "begin_draft", len(drafts), 1)
         yield from self._end("draft", rows, started, drafts)
         return drafts
 
@@ -297,8 +297,8 @@ class Stages:
                     yield Tell(CandidateEvent(row, candidate))
         finally:
             stream.cancel()
-        texts = [done[place] for place in sorted(done)]
-        written: list[Written] = results_of(generator, "begin_write", texts, len(evidence))
+        _check_ended(generator, "begin_write", len(done), len(evidence))
+        written = [done[place] for place in sorted(done)]
         yield from self._end("write", [row], started, [written])
         return self._rank(written, first_place)
 
@@ -342,9 +342,9 @@ class Stages:
         self, stage: Stage, rows: Sequence[int], part: object, method: str, *arguments: object
     ) -> Steps[Any]:
         started = yield from self._start(stage, rows)
-        results = results_of(part, method, (yield Call(part, method, arguments)), len(rows))
-        if stage not in {"condense", "draft"}:
-            results = [results_of(part, method, own) for own in results]
+        given = yield Call(part, method, arguments)
+        single = stage in {"condense", "draft"}
+        results = (results_of if single else lists_of)(part, method, given, len(rows))
         yield from self._end(stage, rows, started, results)
         return results
 
@@ -358,6 +358,14 @@ class Stages:
         seconds = perf_counter() - started
         self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
         yield Tell(StageEnded(stage, tuple(rows), seconds, tuple(results)))
+
+
+def _check_ended(generator: StreamingGenerator, method: str, results: int, texts: int) -> None:
+    if results != texts:
+        raise ConfigError(
+            f"the stream of {type(generator).__name__}.{method} ended with {results} of {texts} "
+            "results: the last piece of each text must bring its own"
+        )
 
 
 def _check_condensed(condenser: Condenser, text: str) -> None:

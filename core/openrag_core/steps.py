@@ -6,7 +6,15 @@ Its author writes a generator that yields what is to be done and gets back what 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    Callable,
+    Generator,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import aclosing, closing, contextmanager
 from contextvars import ContextVar, copy_context
@@ -152,7 +160,9 @@ def results_of(part: object, method: str, given: object, count: int | None = Non
         ConfigError: It is no list, or one of another length: nobody could tell what belongs to
             which question.
     """
-    results = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else None
+    results: list[Any] | None = None
+    if isinstance(given, Iterable) and not isinstance(given, str | Mapping):
+        results = list(given)
     if results is not None and count in {None, len(results)}:
         return results
     each = "for each question" if count is None else f"of {count}, one for each it is asked"
@@ -160,6 +170,11 @@ def results_of(part: object, method: str, given: object, count: int | None = Non
     raise ConfigError(
         f"{type(part).__name__}.{method} must give a list {each}, in their order; it gave {what}"
     )
+
+
+def lists_of(part: object, method: str, given: object, count: int) -> list[list[Any]]:
+    """The same of a part that gives several results for each question, with any number of them."""
+    return [results_of(part, method, own) for own in results_of(part, method, given, count)]
 
 
 def owners() -> Sequence[int] | None:

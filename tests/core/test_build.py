@@ -277,6 +277,12 @@ def test_a_reranker_that_is_given_ranks_chains_too() -> None:
     assert rag.reranker is rag.retriever._reranker is reranker
 
 
+def test_chains_of_ones_own_are_taken_as_they_are_ranked() -> None:
+    chains = MultihopRetriever(FakeRetriever([]))
+    rag = build(Settings(hops=2), generator=FakeGenerator(), retriever=chains)
+    assert (rag.retriever, rag.reranker) == (chains, None)
+
+
 def test_a_generator_that_judges_nothing_cannot_rerank_by_reflection() -> None:
     with pytest.raises(ConfigError, match="needs a generator that judges passages"):
         build(

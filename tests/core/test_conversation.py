@@ -46,9 +46,9 @@ def test_what_is_no_list_of_questions_is_refused(questions: Any, message: str) -
     ("question", "history", "message"),
     [
         (None, (), "a question is a string; got None"),
-        ("When?", "User: Who built it?", r"tuple of messages.* got 'User: Who built it\?'"),
-        ("When?", (("user", "Who built it?"),), "tuple of messages"),
-        ("When?", None, "tuple of messages"),
+        ("When?", "User: Who built it?", r"sequence of messages.* got 'User: Who built it\?'"),
+        ("When?", (("user", "Who built it?"),), "sequence of messages"),
+        ("When?", None, "sequence of messages"),
     ],
 )
 def test_what_is_no_conversation_is_refused(question: Any, history: Any, message: str) -> None:  # noqa: ANN401
@@ -128,6 +128,8 @@ async def test_every_door_takes_a_conversation() -> None:
         (["<think>", "It says", ""], []),  # cut off before anything was said
         (["<b>", " 1893 ", "<think>", "</think>"], ["<b>", " 1893 ", "<think>", "</think>"]),
         (["", "1893"], ["", "1893"]),
+        (["It says", " 1893.", "</think>", "\n", "1893"], ["1893"]),  # begun in the prompt
+        (["<think>", "</think>", "<think>", "Hm", "</think>", "1893"], ["1893"]),
     ],
 )
 def test_a_thought_is_no_part_of_what_was_said(said: list[str], kept: list[str]) -> None:

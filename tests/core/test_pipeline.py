@@ -164,8 +164,8 @@ def test_passages_that_are_already_found_are_read() -> None:
     answer = rag(top_k=1).answer_from("When?", [TOWER, FERRY])
     assert (answer.text, len(answer.candidates)) == ("1912", 2)
     shut = Decision(retrieve=False, mode="f_minp", value=0.9, threshold=0.5)
-    refused = rag().answer_from("When?", [], shut)  # they were given all the same
-    assert (refused.abstained, refused.decision) == (True, replace(shut, retrieve=True))
+    refused = rag().answer_from("When?", [], shut)  # no gate has asked for what is read
+    assert (refused.abstained, refused.decision) == (True, Decision(True, "always"))
 
 
 def test_foreign_passages_are_scored_anew() -> None:

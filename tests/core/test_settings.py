@@ -1,10 +1,12 @@
 """core/openrag_core/settings.py: what fails late, or means something else, is refused at once."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from openrag_core import ConfigError
 from openrag_core.settings import Settings
@@ -40,6 +42,22 @@ def test_what_is_of_another_type_or_names_nothing_is_refused(
 
 def test_numbers_of_numpy_are_numbers() -> None:
     Settings(top_k=np.int64(5), min_support=np.float32(0.5))  # type: ignore[arg-type]
+
+
+def test_what_torch_calls_a_device_and_a_map_of_them_will_do() -> None:
+    settings = Settings(device=torch.device("cpu"), device_map={"": 0})  # type: ignore[arg-type]
+    assert (settings.device, settings.device_map) == ("cpu", {"": 0})
+
+
+def test_settings_may_be_added_to() -> None:
+    @dataclass(frozen=True, slots=True, kw_only=True)
+    class More(Settings):
+        stop_words: list[str] | None = None
+        extra: Any = None
+
+    assert More(stop_words=["a"], extra=1).stop_words == ["a"]
+    with pytest.raises(ConfigError, match=r"stop_words must be list\(\.\.\.\); got 'a'"):
+        More(stop_words="a")  # type: ignore[arg-type]
 
 
 def test_a_path_may_begin_at_home(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,9 +1,11 @@
 """langchain_openrag/chat_model.py: LangChain's own tests, and what they leave out."""
 
 import asyncio
+import copy
 import pickle
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from threading import Thread
 from time import sleep
 from typing import Any
 
@@ -184,6 +186,18 @@ def test_copies_that_are_asked_at_once_load_the_model_once(loaded: list[str]) ->
     flexible = chat.configurable_fields(max_tokens=ConfigurableField("length"))
     assert len(flexible.batch(["Hello"] * 4, configs)) == 4
     assert loaded == [chat.model]
+
+
+def test_a_model_that_is_loaded_waits_for_no_other(loaded: list[str]) -> None:
+    chat = ChatOpenRAG(model=str(FIXTURES / "tiny-a"), max_tokens=1)
+    chat.invoke("Hello")
+    asked = Thread(target=chat.invoke, args=["Hello"], daemon=True)
+    with chat_model._LOADING:  # as while another one is loaded
+        asked.start()
+        asked.join(timeout=30)
+        assert not asked.is_alive()
+    assert loaded == [chat.model]
+    assert copy.deepcopy(chat)._own() is chat._own()
 
 
 def test_it_is_pickled_without_its_model(loaded: list[str]) -> None:

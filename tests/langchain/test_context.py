@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
+from typing import Any, ClassVar
 
 import pytest
+from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import ConfigurableField, RunnablePassthrough
@@ -13,7 +15,13 @@ from pydantic import ValidationError
 from langchain_openrag import OpenRAGRunnable
 from langchain_openrag.runnable import RunnableInput
 from openrag_core import ConfigError, Draft, Gate, OpenRAG, QuestionError
-from tests.fakes import FakeGenerator, FakeReranker, FakeRetriever, tokens
+from tests.fakes import (
+    FakeGenerator,
+    FakeReranker,
+    FakeRetriever,
+    FakeStreamingGenerator,
+    tokens,
+)
 
 FOUND = [
     Document("1912", id="f1", metadata={"title": "Ferry"}),
@@ -84,6 +92,22 @@ def test_it_streams_what_was_found(reader: OpenRAGRunnable) -> None:
     whole = next(piece["context"] for piece in pieces if "context" in piece)
     assert {document.id for document in whole} == {"b1", "f1"}
     assert {key for piece in pieces for key in piece} == chain.invoke("When?").keys()
+
+
+def test_whole_it_tells_no_piece(reader: OpenRAGRunnable) -> None:
+    class Listener(BaseCallbackHandler):
+        told: ClassVar[list[str]] = []
+
+        def on_llm_new_token(self, token: Any, **_: Any) -> None:  # noqa: ANN401
+            self.told.append(token)
+
+    rag = replace(reader.rag, generator=FakeStreamingGenerator(), top_k=1)
+    one = OpenRAGRunnable(rag=rag, context_key="context")
+    given = {"question": "When?", "context": FOUND[1:]}
+    assert one.invoke(given, {"callbacks": [Listener()]})["answer"] == "1893"
+    assert Listener.told == []
+    list(one.stream(given, {"callbacks": [Listener()]}))
+    assert "".join(Listener.told) == "1893"
 
 
 async def test_it_streams_in_event_loops(reader: OpenRAGRunnable) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from math import nan
 from typing import Any
 
 import numpy as np
@@ -154,6 +155,30 @@ async def test_a_compressor_keeps_what_documents_bring_along() -> None:
     assert compressor.compress_documents([], "?") == []
     strict = RerankerCompressor(reranker=ByLength({}), min_score=0.105)
     assert len(strict.compress_documents(documents, "?")) == 1
+
+
+def test_what_a_reranker_gives_is_a_ranking() -> None:
+    class Careless(FakeReranker):
+        def rerank(
+            self,
+            questions: Sequence[str],  # noqa: ARG002
+            passages: Sequence[Sequence[Passage]],
+            top_k: int,  # noqa: ARG002
+        ) -> list[list[Passage]]:
+            return [[replace(p, rerank_score=self.scores.get(p.id)) for p in passages[0]]]
+
+    documents = [Document("1912"), Document("1893")]
+    first = RerankerCompressor(reranker=Careless({"0": 0.5, "1": 0.4}), top_n=1)
+    assert [one.page_content for one in first.compress_documents(documents, "?")] == ["1912"]
+    message = r"Careless\.rerank gave passages without a rerank_score"
+    for min_score in (None, 0.5):
+        with pytest.raises(ConfigError, match=message):
+            RerankerCompressor(reranker=Careless({}), min_score=min_score).compress_documents(
+                documents, "?"
+            )
+    found = OpenRAGRetriever(index=FakeRetriever([FERRY, BRIDGE]), reranker=Careless({}), k=1)
+    with pytest.raises(ConfigError, match=message):
+        found.invoke("?")
     assert "relevance_score" not in documents[0].metadata
 
 
@@ -249,6 +274,9 @@ async def test_any_compressor_can_rank_the_passages() -> None:
 class InFloat32(Backwards):
     """A compressor whose scores are those of numpy."""
 
+    unsure: Sequence[int] = ()
+    """Places of documents that it cannot score."""
+
     def compress_documents(
         self,
         documents: Sequence[Document],
@@ -257,7 +285,8 @@ class InFloat32(Backwards):
     ) -> Sequence[Document]:
         ranked = super().compress_documents(documents, query, callbacks)
         for one in ranked:
-            one.metadata["relevance_score"] = np.float32(one.metadata["relevance_score"])
+            score = nan if one.metadata["place"] in self.unsure else one.metadata["relevance_score"]
+            one.metadata["relevance_score"] = np.float32(score)
         return ranked
 
 
@@ -265,6 +294,9 @@ def test_scores_of_numpy_become_numbers() -> None:
     reranker = LangChainReranker(InFloat32(), min_relevance=0.05)
     answer = OpenRAG(FakeGenerator(), FakeRetriever([FERRY, BRIDGE]), reranker).answer("When?")
     assert json.loads(json.dumps(answer.to_dict()))["answer"] == "1893"
+    unsure = LangChainReranker(InFloat32(unsure=[1]), min_relevance=0.0)
+    (ranked,) = unsure.rerank(["a"], [[FERRY, BRIDGE]], 1)
+    assert [one.id for one in ranked] == ["f1"]  # a score that is no number is the worst
     found = to_passage(Document("1893", metadata={"score": np.float32(0.5)}))
     assert json.dumps(found.retrieval_score) == "0.5"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -245,6 +246,23 @@ def test_the_others_are_left_out() -> None:
     relevant = OpenRAGPostprocessor(reranker=RERANKER, min_score=RERANKER.min_relevance)
     assert [n.node_id for n in relevant.postprocess_nodes(NODES, query_str="?")] == ["b1"]
     assert first.postprocess_nodes([], query_str="?") == []
+
+
+def test_what_a_reranker_gives_is_a_ranking() -> None:
+    class Careless(FakeReranker):
+        def rerank(
+            self,
+            questions: Sequence[str],  # noqa: ARG002
+            passages: Sequence[Sequence[Passage]],
+            top_k: int,  # noqa: ARG002
+        ) -> list[list[Passage]]:
+            return [[replace(p, rerank_score=self.scores.get(p.id)) for p in passages[0]]]
+
+    scored = OpenRAGPostprocessor(reranker=Careless(RERANKER.scores), top_n=1)
+    assert [one.score for one in scored.postprocess_nodes(NODES, query_str="?")] == [0.2]
+    unscored = OpenRAGPostprocessor(reranker=Careless({}))
+    with pytest.raises(ConfigError, match=r"Careless\.rerank gave passages without a rerank_score"):
+        unscored.postprocess_nodes(NODES, query_str="?")
 
 
 async def test_event_loops_use_the_rerankers_own_twin() -> None:

@@ -13,10 +13,17 @@ from typing import Generic, TypeVar
 from tenacity import AsyncRetrying, Retrying, stop_after_attempt, wait_random_exponential
 
 from openrag_core.cache import JsonCache
-from openrag_core.conversation import ChatModel, Message, Reply, chat_name, known_chat_name
+from openrag_core.conversation import (
+    ChatModel,
+    Message,
+    Reply,
+    chat_name,
+    known_chat_name,
+    spoken,
+)
 from openrag_core.errors import ChatModelError, ConfigError
 from openrag_core.replies import Read, read_json
-from openrag_core.steps import Call, Steps, arun, run
+from openrag_core.steps import Call, Steps, arun, results_of, run
 
 _Result = TypeVar("_Result")
 _IN_A_ROW = 5  # requests that failed for good, after which it is the service that is broken
@@ -138,7 +145,7 @@ class ChatClient:
                 return Outcome(None, str(error), usage, paid)
             usage, paid = usage + used, paid + (used if fresh else NOTHING)
             try:
-                return Outcome(read_json(text, read), "", usage, paid)
+                return Outcome(read_json(spoken(Reply(text)).text, read), "", usage, paid)
             except ValueError as error:
                 failure = str(error)
             repair = Message("user", _REPAIR.format(reason=failure))
@@ -154,10 +161,11 @@ class ChatClient:
         if kept := self._kept(conversation):
             return kept
         try:
-            replies: list[Reply] = self._retrying.copy()(self._chat.reply, [conversation])
+            given = self._retrying.copy()(self._chat.reply, [conversation])
+            (reply,) = results_of(self._chat, "reply", given, 1)
         except Exception as error:  # models of any make fail in any way
             raise self._failure(error) from error
-        return self._keep(conversation, replies[0])
+        return self._keep(conversation, reply)
 
     async def aask(self, conversation: Sequence[Message]) -> tuple[str, Usage, bool]:
         """The same; the event loop goes on."""
@@ -167,10 +175,11 @@ class ChatClient:
         if kept := self._kept(conversation):
             return kept
         try:
-            replies: list[Reply] = await self._aretrying.copy()(areply, [conversation])
+            given: object = await self._aretrying.copy()(areply, [conversation])
+            (reply,) = results_of(self._chat, "areply", given, 1)
         except Exception as error:
             raise self._failure(error) from error
-        return self._keep(conversation, replies[0])
+        return self._keep(conversation, reply)
 
     def gather(
         self, jobs: Sequence[Steps[_Result]], progress: Callable[[int], None]

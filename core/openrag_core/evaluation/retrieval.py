@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from openrag_core.errors import EvaluationError
-from openrag_core.ports import Reranker, Retriever
+from openrag_core.ports import Reranker, Retriever, ranked_by
 from openrag_core.records import Passage
 
 METRICS = (
@@ -70,7 +70,7 @@ def evaluate_retriever(
     texts = [query.text for query in queries]
     found = retriever.retrieve(texts, top_k if reranker is None else max(fetch_k, top_k))
     if reranker is not None:
-        found = reranker.rerank(texts, found, top_k)
+        found = ranked_by(reranker, reranker.rerank(texts, found, top_k), len(texts), top_k)
     return score_rankings(queries, [documents(own) for own in found], metrics)
 
 

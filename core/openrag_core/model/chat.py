@@ -103,8 +103,8 @@ class TransformersChat:
 
     def _reaching(self, cut: str, ids: list[int]) -> int:
         """How many of the tokens what stands before a stop text is made of."""
-        lengths = (len(self._generator.text(ids[:number])) for number in range(len(ids) + 1))
-        return next(number for number, length in enumerate(lengths) if length >= len(cut))
+        texts = (self._generator.text(ids[:number]) for number in range(len(ids) + 1))
+        return next(number for number, text in enumerate(texts) if text.startswith(cut))
 
     def _stopped(self, written: Continuation) -> bool:
         return self._cut(self._generator.text(written.ids)) is not None

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from openrag_core.errors import ConfigError
-from openrag_core.ports import Reranker, check_scored
+from openrag_core.ports import Reranker, ranked_by
 from openrag_core.records import Passage
 from openrag_core.reranking.scored import best_first
-from openrag_core.steps import Call, Steps, arun, results_of, run
+from openrag_core.steps import Call, Steps, arun, run
 
 
 class MixtureReranker:
@@ -50,8 +50,7 @@ class MixtureReranker:
         totals = [[0.0] * len(own) for own in passages]
         for reranker, share in self._parts:
             given = yield Call(reranker, "rerank", (questions, passages, everything))
-            ranked: list[list[Passage]] = results_of(reranker, "rerank", given, len(questions))
-            check_scored(reranker, ranked)
+            ranked = ranked_by(reranker, given, len(questions), everything)
             for total, own, scored in zip(totals, passages, ranked, strict=True):
                 scores = {one.key: one.rerank_score or 0.0 for one in scored}
                 for place, passage in enumerate(own):

@@ -122,7 +122,8 @@ class ChatContext:
             sentence = self._cache.get(self.name, prompt)
             if sentence is None:
                 sentence = " ".join(say(self._chat, prompt).split())
-                self._cache.put(sentence, self.name, prompt)
+                if sentence:  # a thought that was cut off leaves none
+                    self._cache.put(sentence, self.name, prompt)
             return f"{chunk.title}\n{sentence}".strip()
 
         try:

@@ -22,10 +22,10 @@ import regex
 
 from openrag_core.errors import ConfigError
 from openrag_core.filters import Filter
-from openrag_core.ports import Reranker, Retriever, SearchRetriever, check_scored, narrowed
+from openrag_core.ports import Reranker, Retriever, SearchRetriever, narrowed, ranked_by
 from openrag_core.records import Evidence, Passage
 from openrag_core.search import SearchOptions
-from openrag_core.steps import Call, Steps, arun, results_of, run
+from openrag_core.steps import Call, Steps, arun, lists_of, run
 
 _OFFSET = 2  # of ranks: the first ones shall differ
 _NAMED = 0.1
@@ -191,8 +191,7 @@ class MultihopRetriever:
                 )
             arguments = (*arguments, options)
         given = yield Call(self._retriever, "retrieve", arguments, owners)
-        found: list[list[Passage]] = results_of(self._retriever, "retrieve", given, len(questions))
-        return found
+        return lists_of(self._retriever, "retrieve", given, len(questions))
 
     def _extend(
         self, questions: Sequence[str], chains: Sequence[Sequence[Evidence]], top_k: int
@@ -227,8 +226,7 @@ class MultihopRetriever:
             for own in chains
         ]
         given = yield Call(reranker, "rerank", (questions, texts, _RERANKED))
-        ranked: list[list[Passage]] = results_of(reranker, "rerank", given, len(questions))
-        check_scored(reranker, ranked)
+        ranked = ranked_by(reranker, given, len(questions), _RERANKED)
         both = []
         for own, read, order in zip(chains, texts, ranked, strict=True):
             numbers = {text.id: number for number, text in enumerate(read)}

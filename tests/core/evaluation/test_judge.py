@@ -65,6 +65,24 @@ def test_the_answer_from_memory_can_be_asked_for() -> None:
         judge(chat).judge([{"id": "q"}])
 
 
+@pytest.mark.parametrize("end", ["</think>\n" + GOOD, ""])
+def test_a_thought_is_no_verdict(end: str) -> None:
+    chat = ScriptedChat(in_turn(f'<think>At first {{"reason": "vague", "grade": 2}}{end}', GOOD))
+    judged = judge(chat).judge(cases(1))
+    assert [one.grade for one in judged.judgements] == [4]
+    assert len(chat.asked) == (1 if end else 2)
+
+
+def test_a_model_that_gives_no_reply_has_failed() -> None:
+    class Silent(ScriptedChat):
+        def reply(self, conversations: Any) -> list[Any]:  # noqa: ANN401, ARG002
+            return []
+
+    (one,) = judge(Silent(lambda _: GOOD)).judge(cases(1)).judgements
+    assert one.outcome == "failed"
+    assert "Silent.reply must give a list of 1" in one.reason
+
+
 def test_what_cannot_be_asked_is_skipped_and_costs_nothing() -> None:
     chat = ScriptedChat(lambda _: GOOD)
     judged = judge(chat, FAITHFULNESS, RELEVANCE).judge([Case("1", "Who?", "Ana")])

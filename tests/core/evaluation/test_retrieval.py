@@ -1,6 +1,7 @@
 """core/openrag_core/evaluation/retrieval.py, with values worked by hand."""
 
 from math import log2
+from typing import Any
 
 import pytest
 
@@ -57,6 +58,23 @@ def test_a_reranker_chooses_from_more() -> None:
     )
     assert (alone, both) == ({"recall@2": [0.0]}, {"recall@2": [1.0]})
     assert [top_k for _, top_k in retriever.calls] == [2, 4]
+
+
+def test_a_reranker_that_is_empty_is_asked_and_cut_to_what_is_measured() -> None:
+    class Empty(FakeReranker):
+        def __len__(self) -> int:
+            return 0
+
+        def rerank(self, questions: Any, passages: Any, top_k: int) -> Any:  # noqa: ANN401
+            return super().rerank(questions, passages, top_k + 1)
+
+    retriever = FakeRetriever([Passage(name, "") for name in ("x", "b", "a")])
+    reranker = Empty({"x": 0.9, "b": 0.8, "a": 0.1})
+    found = evaluate_retriever(
+        retriever, QUERIES[:1], reranker=reranker, top_k=1, fetch_k=3, metrics=["recall@1"]
+    )
+    assert found == {"recall@1": [0.0]}
+    assert retriever.calls == [(("first?",), 3)]
 
 
 def test_nothing_found_is_measured_too() -> None:

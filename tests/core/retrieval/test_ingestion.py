@@ -294,6 +294,13 @@ def test_a_context_is_what_a_model_says_not_what_it_thinks(reply: str, context: 
     assert contextualizer(document, [Chunk("T", "Ferry.", 0)]) == [context]
 
 
+def test_a_context_that_is_empty_is_not_kept() -> None:
+    replies = iter(["<think>cut off", "A zoo."])
+    contextualizer = ChatContext(FakeChat(lambda _: next(replies)), name="fake", threads=1)
+    document, chunks = document_from_text("Ferry.", "1", title="T"), [Chunk("T", "Ferry.", 0)]
+    assert [contextualizer(document, chunks) for _ in range(3)] == [["T"], *[["T\nA zoo."]] * 2]
+
+
 def test_what_can_be_read_no_more_is_still_found_and_said_to_be(
     folder: Path, encoder: LetterEncoder
 ) -> None:

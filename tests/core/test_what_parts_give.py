@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from openrag_core import (
@@ -100,6 +101,19 @@ def test_a_retriever_gives_a_list_for_each_question(given: object, gate: Gate, a
         ask(OpenRAG(generator, Gives(given), gate=gate), ["a", "b"])
 
 
+def test_results_may_come_one_by_one_or_as_arrays(ask: Ask) -> None:
+    def reranked(number: int) -> Gives:
+        return Gives([(replace(one, rerank_score=0.9) for one in (BRIDGE, FERRY)[:number])])
+
+    found = np.array([BRIDGE, FERRY], dtype=object)
+    mixed = MixtureReranker([(reranked(2), 1.0)])
+    rag = OpenRAG(FakeGenerator(), Gives(iter([found[[1, 0]]])), mixed, top_k=1)
+    assert ask(rag, ["When?"]) == [FERRY.text]
+    multihop = MultihopRetriever(FakeRetriever([BRIDGE, FERRY]), reranker=reranked(2))
+    with pytest.raises(ConfigError, match="keep the ids"):  # they were read, not passed over
+        multihop.chains(["When?"], 2)
+
+
 def test_a_coroutine_is_no_list(ask: Ask) -> None:
     async def search() -> list[list[Passage]]:
         return [[BRIDGE]]
@@ -158,7 +172,7 @@ def test_a_stream_that_ends_without_its_result_is_told_of(gate: Any) -> None:  #
 
     generator = Ending(drafts={"When?": Draft("x", tokens(0.9, 0.9))})
     rag = OpenRAG(generator, FakeRetriever([BRIDGE]), gate=Gate(gate))
-    with pytest.raises(ConfigError, match=r"Ending\.begin_\w+ must give a list of 1, .* of 0"):
+    with pytest.raises(ConfigError, match=r"Ending\.begin_\w+ ended with 0 of 1 results"):
         list(rag.stream("When?"))
 
 
