@@ -194,3 +194,16 @@ class FakeReranker:
         """The best first."""
         scored = [[replace(p, rerank_score=self.scores[p.id]) for p in own] for own in passages]
         return [sorted(own, key=lambda p: -(p.rerank_score or 0))[:top_k] for own in scored]
+
+
+class CarelessReranker(FakeReranker):
+    """Gives all that it gets as it came, and no score to what it does not know."""
+
+    def rerank(
+        self,
+        questions: Sequence[str],  # noqa: ARG002
+        passages: Sequence[Sequence[Passage]],
+        top_k: int,  # noqa: ARG002
+    ) -> list[list[Passage]]:
+        """Neither sorted nor cut."""
+        return [[replace(p, rerank_score=self.scores.get(p.id)) for p in own] for own in passages]

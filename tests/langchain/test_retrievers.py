@@ -43,7 +43,7 @@ from openrag_core import (
 )
 from openrag_core.reranking import cohere, cross_encoder
 from openrag_core.retrieval import PassageIndex
-from tests.fakes import FakeGenerator, FakeReranker, FakeRetriever, tokens
+from tests.fakes import CarelessReranker, FakeGenerator, FakeReranker, FakeRetriever, tokens
 
 BRIDGE = Passage(id="b1", text="1893", title="Bridge", source="b.md", retrieval_score=0.5)
 FERRY = Passage(id="f1", text="1912", title="Ferry", source="f.md", retrieval_score=0.4)
@@ -158,25 +158,18 @@ async def test_a_compressor_keeps_what_documents_bring_along() -> None:
 
 
 def test_what_a_reranker_gives_is_a_ranking() -> None:
-    class Careless(FakeReranker):
-        def rerank(
-            self,
-            questions: Sequence[str],  # noqa: ARG002
-            passages: Sequence[Sequence[Passage]],
-            top_k: int,  # noqa: ARG002
-        ) -> list[list[Passage]]:
-            return [[replace(p, rerank_score=self.scores.get(p.id)) for p in passages[0]]]
-
     documents = [Document("1912"), Document("1893")]
-    first = RerankerCompressor(reranker=Careless({"0": 0.5, "1": 0.4}), top_n=1)
+    first = RerankerCompressor(reranker=CarelessReranker({"0": 0.5, "1": 0.4}), top_n=1)
     assert [one.page_content for one in first.compress_documents(documents, "?")] == ["1912"]
-    message = r"Careless\.rerank gave passages without a rerank_score"
+    message = r"CarelessReranker\.rerank gave passages without a rerank_score"
     for min_score in (None, 0.5):
         with pytest.raises(ConfigError, match=message):
-            RerankerCompressor(reranker=Careless({}), min_score=min_score).compress_documents(
-                documents, "?"
-            )
-    found = OpenRAGRetriever(index=FakeRetriever([FERRY, BRIDGE]), reranker=Careless({}), k=1)
+            RerankerCompressor(
+                reranker=CarelessReranker({}), min_score=min_score
+            ).compress_documents(documents, "?")
+    found = OpenRAGRetriever(
+        index=FakeRetriever([FERRY, BRIDGE]), reranker=CarelessReranker({}), k=1
+    )
     with pytest.raises(ConfigError, match=message):
         found.invoke("?")
     assert "relevance_score" not in documents[0].metadata

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -49,7 +48,7 @@ from openrag_core import (
     SearchOptions,
 )
 from openrag_core.retrieval import PassageIndex, ServerStore
-from tests.fakes import FakeGenerator, FakeReranker, FakeRetriever
+from tests.fakes import CarelessReranker, FakeGenerator, FakeReranker, FakeRetriever
 from tests.llamaindex.fakes import BRIDGE, FERRY
 from tests.llamaindex.test_callbacks import Listener, listener  # noqa: F401
 
@@ -249,19 +248,12 @@ def test_the_others_are_left_out() -> None:
 
 
 def test_what_a_reranker_gives_is_a_ranking() -> None:
-    class Careless(FakeReranker):
-        def rerank(
-            self,
-            questions: Sequence[str],  # noqa: ARG002
-            passages: Sequence[Sequence[Passage]],
-            top_k: int,  # noqa: ARG002
-        ) -> list[list[Passage]]:
-            return [[replace(p, rerank_score=self.scores.get(p.id)) for p in passages[0]]]
-
-    scored = OpenRAGPostprocessor(reranker=Careless(RERANKER.scores), top_n=1)
+    scored = OpenRAGPostprocessor(reranker=CarelessReranker(RERANKER.scores), top_n=1)
     assert [one.score for one in scored.postprocess_nodes(NODES, query_str="?")] == [0.2]
-    unscored = OpenRAGPostprocessor(reranker=Careless({}))
-    with pytest.raises(ConfigError, match=r"Careless\.rerank gave passages without a rerank_score"):
+    unscored = OpenRAGPostprocessor(reranker=CarelessReranker({}))
+    with pytest.raises(
+        ConfigError, match=r"CarelessReranker\.rerank gave passages without a rerank_score"
+    ):
         unscored.postprocess_nodes(NODES, query_str="?")
 
 
