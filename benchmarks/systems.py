@@ -280,7 +280,7 @@ def _gained(scores: Scores, others: Scores) -> tuple[float, float, float]:
     A question that was asked of gold and of retrieved passages is drawn with both.
     """
     differences: dict[tuple[str, int], list[float]] = defaultdict(list)
-    for task in scores.keys() & others.keys():
+    for task in sorted(scores.keys() & others.keys()):  # a set has another order each time
         if task.endswith((" gold F1", " retrieved F1")):
             for number, pair in enumerate(zip(scores[task], others[task], strict=True)):
                 differences[task.split()[0], number].append(pair[0] - pair[1])
