@@ -6,6 +6,7 @@ files: so a lock of ours is held while it is open.
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -30,7 +31,7 @@ class Engine:
         self.shard = shard
         self.process = os.getpid()
         owner.write_text(str(os.getpid()), encoding="utf-8")
-        finalize(self, _release, shard, lock, owner, self.process)
+        self.release = finalize(self, _release, shard, lock, owner, self.process)
 
 
 _engines: WeakValueDictionary[Path, Engine] = WeakValueDictionary()
@@ -95,6 +96,13 @@ def _release(shard: EdgeShard, lock: FileLock, owner: Path, process: int) -> Non
     shard.close()
     owner.unlink(missing_ok=True)
     lock.release()
+
+
+@atexit.register
+def _release_all() -> None:
+    """Registered after filelock's own: run after it, the folder would be another's already."""
+    for engine in list(_engines.values()):
+        engine.release()
 
 
 def guarded(folder: Path, call: Callable[..., _Result], *args: object) -> _Result:

@@ -48,6 +48,25 @@ store.upsert([point(n) for n in range(3)])
 os.kill(os.getpid(), signal.SIGKILL)
 """
 
+EXIT = """
+import sys
+from pathlib import Path
+from weakref import finalize
+finalize(Path, print)  # whose exit handler is older than filelock's, and runs after it
+from filelock import FileLock, Timeout
+from openrag_core.retrieval import EdgeStore, edge_engine
+released = edge_engine._release
+def watched(shard, lock, owner, process):
+    try:
+        FileLock(lock.lock_file, is_singleton=False).acquire(timeout=0)
+        print("anyone's", flush=True)
+    except Timeout:
+        print("ours", flush=True)
+    released(shard, lock, owner, process)
+edge_engine._release = watched
+store = EdgeStore(Path(sys.argv[1]))
+"""
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
@@ -101,6 +120,12 @@ def test_many_processes_that_create_at_once_make_one_index(tmp_path: Path) -> No
     store = EdgeStore(tmp_path / "index")
     assert store.count() == 3
     store.close()
+
+
+def test_a_process_that_ends_closes_its_index_before_another_may_open_it(folder: Path) -> None:
+    command = [sys.executable, "-c", EXIT, str(folder)]
+    ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    assert ended.stdout.split() == ["ours"]
 
 
 def test_a_folder_that_cannot_be_written_says_so(tmp_path: Path) -> None:
