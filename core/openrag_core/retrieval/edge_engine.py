@@ -100,7 +100,7 @@ def _release(shard: EdgeShard, lock: FileLock, owner: Path, process: int) -> Non
 
 @atexit.register
 def _release_all() -> None:
-    """Registered after filelock's own: run after it, the folder would be another's already."""
+    """Close, before filelock's handler lets go of the locks: the last one registered runs first."""
     for engine in list(_engines.values()):
         engine.release()
 
