@@ -85,10 +85,12 @@ def encode_rows(
         else:
             dropped += 1
     if not kept:
-        raise TrainingDataError(
-            f"no row to learn from: {dropped} were longer than max_length={max_length} and "
-            "dropped, and there were no others"
+        why = (
+            f"all {dropped} were longer than max_length={max_length} and dropped"
+            if dropped
+            else "the recipe's files of rows hold none"
         )
+        raise TrainingDataError(f"no row to learn from: {why}")
     return EncodedRows(kept, cut, dropped)
 
 

@@ -127,7 +127,7 @@ def test_nothing_to_learn_is_said() -> None:
     bundled = bundled_tokenizer()
     with pytest.raises(TrainingDataError, match=r"1 were longer than max_length=5"):
         encode_rows(bundled, [Row("Who?", READING)], max_length=5, too_long="drop")
-    with pytest.raises(TrainingDataError, match="no row to learn from"):
+    with pytest.raises(TrainingDataError, match="the recipe's files of rows hold none"):
         encode_rows(bundled, [], max_length=5, too_long="drop")
 
 
